@@ -1,0 +1,119 @@
+package conversations
+
+import "time"
+
+// Mode says who answers a customer.
+type Mode string
+
+// The modes.
+const (
+	ModeBot       Mode = "bot"
+	ModeWithAgent Mode = "with_agent"
+)
+
+// Consent is whether a contact may be messaged on a channel.
+type Consent string
+
+// The consents.
+const (
+	ConsentUnknown  Consent = "unknown"
+	ConsentOptedIn  Consent = "opted_in"
+	ConsentOptedOut Consent = "opted_out"
+)
+
+// Contact is one customer of one merchant, with the conversation held with
+// them. It is the aggregate: its version covers the conversation, its payment
+// requests and its messages.
+type Contact struct {
+	ID         string    `json:"id"`
+	MerchantID string    `json:"merchant_id"`
+	CreatedAt  time.Time `json:"created_at"`
+	Name       string    `json:"name,omitempty"`
+	Locale     string    `json:"locale,omitempty"`
+	Addresses  []Address `json:"addresses,omitempty"`
+	// Linked are addresses that another contact owns; the agent sees the link.
+	Linked []Address `json:"linked,omitempty"`
+
+	Mode    Mode                `json:"mode"`
+	Agent   string              `json:"agent,omitempty"` // who took over
+	Consent map[Channel]Consent `json:"consent,omitempty"`
+	// InboundAt is when the customer last wrote, by the provider's time, for
+	// each of our senders: it opens the 24-hour window and never moves back.
+	InboundAt map[string]time.Time `json:"inbound_at,omitempty"`
+
+	Requests []string         `json:"requests,omitempty"` // ids of those not yet final, oldest first
+	Latest   string           `json:"latest,omitempty"`   // id of the newest request, whatever became of it
+	Lanes    map[Channel]Lane `json:"lanes,omitempty"`
+	// Recent finds a message by the provider's id when a status carries no
+	// correlation value; bounded, newest last.
+	Recent []RecentMessage `json:"recent,omitempty"`
+}
+
+// Lane is the order of outbound messages on one channel: one is out at a time,
+// the others wait for its outcome.
+type Lane struct {
+	Current string   `json:"current,omitempty"`
+	Waiting []string `json:"waiting,omitempty"`
+}
+
+// RecentMessage pairs a provider's message id with ours.
+type RecentMessage struct {
+	ProviderID string `json:"p"`
+	MessageID  string `json:"m"`
+}
+
+// Merchant is what the domain must know of a business: everything else is the
+// edge's. It comes from configuration and is not stored.
+type Merchant struct {
+	ID        string
+	Name      string             // as customers read it
+	Contact   string             // how customers reach the merchant, for receipts
+	PublicURL string             // base of its links, without a slash at the end
+	Sandbox   bool               // shows "test payment"
+	Country   string             // ISO 3166 alpha-2: how national phone numbers are read
+	Locale    string             // default of messages and pages
+	Senders   map[Channel]string // the sender id that is used on each channel
+
+	Currencies  []string      // accepted; empty: every one
+	TimeToOpen  time.Duration // default of new requests
+	TimeToPay   time.Duration
+	MaxAttempts int  // most tries that count
+	Capture     bool // sale or authorization, default of new requests
+	LatePayment LatePayment
+}
+
+// LatePayment is what is done with money that comes after the end.
+type LatePayment struct {
+	ReverseAfterExpiry       bool
+	ReverseAfterFailure      bool
+	ReverseAfterCancellation bool
+}
+
+// Timings are the waits of the state machines, all settable.
+type Timings struct {
+	SendWithin       time.Duration   // a charge is sent within this of its commit
+	RecoverAfter     time.Duration   // then the platform is asked for the first time
+	AskAfter         []time.Duration // searches after the first, counted from the attempt's start
+	LateAskAfter     []time.Duration // searches that follow all the same
+	TokenGrace       time.Duration   // "not found" may be concluded this long after the token's end
+	AuthenticateIn   time.Duration   // an abandoned 3-D Secure
+	DeclineGrace     time.Duration   // left after a decline past the window
+	EchoWithin       time.Duration   // the echo of a message of unknown outcome
+	RetryOperationIn time.Duration   // first wait before an operation is tried again; doubles
+}
+
+// DefaultTimings returns the waits of production.
+func DefaultTimings() Timings {
+	m := time.Minute
+	return Timings{
+		SendWithin:       10 * time.Second,
+		RecoverAfter:     m,
+		AskAfter:         []time.Duration{5 * m, 10 * m, 15 * m, 20 * m, 25 * m},
+		LateAskAfter:     []time.Duration{time.Hour, 24 * time.Hour},
+		TokenGrace:       5 * m,
+		AuthenticateIn:   10 * m,
+		DeclineGrace:     5 * m,
+		EchoWithin:       m,
+		RetryOperationIn: 5 * time.Second,
+	}
+}

@@ -1,0 +1,208 @@
+package conversations
+
+import "time"
+
+// Channel is what an agent picks: WhatsApp or SMS.
+type Channel string
+
+// The channels.
+const (
+	ChannelUnknown Channel = ""
+	WhatsApp       Channel = "whatsapp"
+	SMS            Channel = "sms"
+)
+
+// Channels lists every channel.
+var Channels = []Channel{WhatsApp, SMS}
+
+// ParseChannel returns the channel of that name, or an *Error.
+func ParseChannel(s string) (Channel, error) {
+	for _, c := range Channels {
+		if string(c) == s {
+			return c, nil
+		}
+	}
+	return ChannelUnknown, Invalid("channel", "%q is not a channel, use \"whatsapp\" or \"sms\"", clip(s, 20))
+}
+
+// Purpose says why a message is sent; adapters map it to their templates.
+type Purpose string
+
+// The purposes.
+const (
+	PurposePayment   Purpose = "payment"   // asks to pay, carries the checkout link
+	PurposeReceipt   Purpose = "receipt"   // carries the receipt link
+	PurposeCancelled Purpose = "cancelled" // the request was cancelled
+	PurposeDeclined  Purpose = "declined"  // free text only, inside the window
+	PurposeReply     Purpose = "reply"     // the bot answers
+	PurposeAgent     Purpose = "agent"     // an agent writes
+	PurposeConsent   Purpose = "consent"   // the one confirmation of an opt-out or opt-in
+)
+
+// DeliveryStatus is what became of one outbound message, in rank order.
+type DeliveryStatus string
+
+// The delivery statuses. Higher evidence is taken from any lower state.
+const (
+	DeliveryUnknown   DeliveryStatus = ""
+	DeliveryQueued    DeliveryStatus = "queued"
+	DeliverySending   DeliveryStatus = "sending"
+	DeliveryAccepted  DeliveryStatus = "accepted" // the provider gave an id
+	DeliverySent      DeliveryStatus = "sent"
+	DeliveryDelivered DeliveryStatus = "delivered"
+	DeliveryRead      DeliveryStatus = "read"
+	DeliveryFailed    DeliveryStatus = "failed"
+)
+
+// FailureReason is why a message was not delivered, one of a closed set. It
+// decides retry, metric label and the agent's text.
+type FailureReason string
+
+// The failure reasons.
+const (
+	FailureUnknown         FailureReason = "unknown" // any other code; not retried
+	FailureNotOnChannel    FailureReason = "not_on_channel"
+	FailureOutsideWindow   FailureReason = "outside_window"
+	FailureTemplate        FailureReason = "template"
+	FailureOptedOut        FailureReason = "opted_out"
+	FailureBlocked         FailureReason = "blocked"
+	FailurePolicyLimit     FailureReason = "policy_limit"
+	FailureRate            FailureReason = "rate" // retried
+	FailureInvalidNumber   FailureReason = "invalid_number"
+	FailureUnreachable     FailureReason = "unreachable"
+	FailureContentFiltered FailureReason = "content_filtered"
+	FailureSenderConfig    FailureReason = "sender_config"
+	FailureAuth            FailureReason = "auth"
+	FailureAccount         FailureReason = "account"
+	FailureIdentityChanged FailureReason = "identity_changed"
+	FailureProviderError   FailureReason = "provider_error" // retried, a few times
+)
+
+// FailureReasons lists the closed set with the sentence that an agent reads.
+var FailureReasons = map[FailureReason]string{
+	FailureUnknown:         "The provider refused the message for a reason we do not know.",
+	FailureNotOnChannel:    "This number cannot be reached on WhatsApp. Try SMS.",
+	FailureOutsideWindow:   "WhatsApp allows free text only within 24 hours of the customer's last message.",
+	FailureTemplate:        "The message template is missing, paused or wrong. Ask your administrator.",
+	FailureOptedOut:        "The customer has opted out on this channel.",
+	FailureBlocked:         "The customer or the carrier blocks our messages on this channel.",
+	FailurePolicyLimit:     "The provider's policy holds this message back. Try the other channel.",
+	FailureRate:            "Too many messages at once; we try again by ourselves.",
+	FailureInvalidNumber:   "This phone number is not valid for the channel. Ask the customer for another.",
+	FailureUnreachable:     "The phone could not be reached: it may be off or without signal.",
+	FailureContentFiltered: "The carrier or provider filtered the message because of its content.",
+	FailureSenderConfig:    "Our sender is not set up for this message. Ask your administrator.",
+	FailureAuth:            "The provider refused our credentials. Ask your administrator.",
+	FailureAccount:         "The provider restricted our account. Ask your administrator.",
+	FailureIdentityChanged: "The customer's WhatsApp identity changed. Verify who they are before you send again.",
+	FailureProviderError:   "The provider had a fault; we try again by ourselves, a few times.",
+}
+
+// AddressKind tells what kind of address an Address is.
+type AddressKind string
+
+// The kinds of address, in the order in which they identify a contact.
+const (
+	AddressPhone      AddressKind = "phone"       // canonical E.164 with +
+	AddressUser       AddressKind = "user"        // a WhatsApp business-scoped user id
+	AddressParentUser AddressKind = "parent_user" // the same across a group of businesses
+)
+
+// Address is one way to reach or recognise a contact.
+type Address struct {
+	Kind  AddressKind `json:"kind"`
+	Value string      `json:"value"`
+}
+
+// Message is one inbound or outbound message of a conversation.
+type Message struct {
+	ID         string                       `json:"id"`
+	ContactID  string                       `json:"contact_id"`
+	RequestID  string                       `json:"request_id,omitempty"`
+	Inbound    bool                         `json:"inbound,omitempty"`
+	Channel    Channel                      `json:"channel"`
+	SenderID   string                       `json:"sender_id"` // which of the merchant's senders
+	Address    Address                      `json:"address"`   // the customer's
+	Purpose    Purpose                      `json:"purpose,omitempty"`
+	Text       string                       `json:"text,omitempty"`
+	Kind       string                       `json:"kind,omitempty"` // of an inbound one: text, button, image, location, ...
+	Parameters Parameters                   `json:"parameters"`
+	At         time.Time                    `json:"at"`
+	Status     DeliveryStatus               `json:"status,omitempty"`
+	Times      map[DeliveryStatus]time.Time `json:"times,omitempty"`
+	Reason     FailureReason                `json:"reason,omitempty"`
+	ErrorCode  string                       `json:"error_code,omitempty"` // the provider's own
+	ProviderID string                       `json:"provider_id,omitempty"`
+	EntryID    string                       `json:"entry_id,omitempty"` // the outbox entry while sending
+	Tries      int                          `json:"tries,omitempty"`
+	DueAt      *time.Time                   `json:"due_at,omitempty"`  // queued again until then
+	EchoBy     *time.Time                   `json:"echo_by,omitempty"` // outcome unknown: an echo is awaited until then
+	By         string                       `json:"by,omitempty"`      // the agent who wrote it
+}
+
+// Parameters are the values that the text of a purpose shows, for providers
+// whose templates take them one by one.
+type Parameters struct {
+	Merchant string `json:"merchant,omitempty"`
+	Amount   string `json:"amount,omitempty"` // for people, such as "ZAR 149.00"
+	Order    string `json:"order,omitempty"`
+	LinkCode string `json:"link_code,omitempty"` // last part of the short link
+	Link     string `json:"link,omitempty"`      // the whole short link
+	Locale   string `json:"locale,omitempty"`
+}
+
+// Outbound is one message as a provider's adapter gets it. Template says that
+// free text is not allowed now: the adapter uses the template that its
+// settings name for Purpose, or fails with FailureTemplate.
+type Outbound struct {
+	MessageID   string
+	Correlation string // opaque, comes back in statuses; at most 64 ASCII characters of [0-9a-z_.]
+	SenderID    string
+	Channel     Channel
+	To          Address
+	Purpose     Purpose
+	Template    bool
+	Text        string
+	Parameters  Parameters
+}
+
+// Sent is a provider's word that it accepted a message.
+type Sent struct {
+	ProviderID string
+	Status     DeliveryStatus // DeliveryAccepted unless the provider said more
+	Addresses  []Address      // further addresses of the contact that it told
+}
+
+// InboundKind tells what a provider reports.
+type InboundKind string
+
+// The kinds of report.
+const (
+	InboundText    InboundKind = "text"    // Text
+	InboundButton  InboundKind = "button"  // Button (payload) and Text (label)
+	InboundMedia   InboundKind = "media"   // MediaType
+	InboundOther   InboundKind = "other"   // anything else a person sent; MediaType names it
+	InboundStatus  InboundKind = "status"  // Status, Reason, ErrorCode of an earlier message
+	InboundConsent InboundKind = "consent" // the provider handled an opt-out (Consent) itself
+	InboundAddress InboundKind = "address" // the contact has further addresses
+	InboundAccount InboundKind = "account" // about the merchant's account; counted and logged only
+)
+
+// Inbound is one report of a provider, as its adapter's Parse returns it.
+type Inbound struct {
+	Kind        InboundKind
+	SenderID    string    // which of the merchant's senders; empty: unknown, counted
+	ProviderID  string    // the provider's id of the message, the de-duplication key with Kind and Status
+	Addresses   []Address // the customer's, in the order phone, user, parent user
+	Name        string    // the customer's profile name
+	Correlation string    // what Outbound.Correlation was, if it came back
+	At          time.Time // the provider's time, or that of receipt; UTC
+	Text        string
+	Button      string
+	MediaType   string
+	Status      DeliveryStatus
+	Reason      FailureReason
+	ErrorCode   string
+	Consent     Consent
+	Previous    Address // of InboundAddress: the address that this one replaces
+}

@@ -1,0 +1,301 @@
+package conversations
+
+import "time"
+
+// Lifecycle is where a payment request stands. Milestones are kept apart from
+// it, because statuses come late, twice and out of order.
+type Lifecycle string
+
+// The lifecycles. The edges between them are in states.go.
+const (
+	LifecycleUnknown  Lifecycle = ""
+	Open              Lifecycle = "open"
+	Processing        Lifecycle = "processing" // an attempt is in flight, or its outcome is being asked for
+	Authorized        Lifecycle = "authorized" // money is held, none captured
+	Paid              Lifecycle = "paid"
+	InReview          Lifecycle = "in_review" // the bank approved, the platform's reviewers have not
+	Failed            Lifecycle = "failed"    // the merchant's most attempts were made
+	Expired           Lifecycle = "expired"
+	Cancelled         Lifecycle = "cancelled"
+	Reversed          Lifecycle = "reversed"
+	PartiallyRefunded Lifecycle = "partially_refunded"
+	Refunded          Lifecycle = "refunded"
+)
+
+// Lifecycles lists every lifecycle in the order in which people meet them.
+var Lifecycles = []Lifecycle{Open, Processing, Authorized, Paid, InReview, Failed, Expired, Cancelled, Reversed, PartiallyRefunded, Refunded}
+
+// Reasons beside a lifecycle or an attempt, stable words of the API.
+const (
+	ReasonNotOpened       = "not_opened"        // expired: the link was never opened in time
+	ReasonNotPaid         = "not_paid"          // expired: opened, not paid in time
+	ReasonByAgent         = "by_agent"          // cancelled by the merchant
+	ReasonAlreadyPaid     = "already_paid"      // cancelled: the order was paid through another request
+	ReasonTooManyAttempts = "too_many_attempts" // failed
+)
+
+// Milestone is something that happened to a payment request at least once.
+// Milestones only ever appear, whatever the order of arrival.
+type Milestone string
+
+// The milestones, each kept with its first time.
+const (
+	MilestoneSent             Milestone = "sent"
+	MilestoneDelivered        Milestone = "delivered"
+	MilestoneRead             Milestone = "read"
+	MilestoneOpened           Milestone = "opened"
+	MilestoneCheckoutStarted  Milestone = "checkout_started"
+	MilestoneAuthenticating   Milestone = "authenticating"
+	MilestoneDeclined         Milestone = "declined" // the last decline
+	MilestonePaid             Milestone = "paid"
+	MilestoneReceiptSent      Milestone = "receipt_sent"
+	MilestoneReceiptDelivered Milestone = "receipt_delivered"
+	MilestoneReceiptRead      Milestone = "receipt_read"
+	MilestoneReceiptViewed    Milestone = "receipt_viewed"
+)
+
+// LineItem is one line of what is to be paid. Total is Quantity times
+// UnitPrice; both are in the request's currency.
+type LineItem struct {
+	Name      string `json:"name"`
+	SKU       string `json:"sku,omitempty"`
+	Quantity  int64  `json:"quantity"`
+	UnitPrice Money  `json:"unit_price"`
+	Total     Money  `json:"total"`
+}
+
+// Order is what the merchant's own system says is to be paid. CheckOrder
+// checks its sums.
+type Order struct {
+	Reference string     `json:"reference"` // the merchant's order number, at most 50 characters
+	LineItems []LineItem `json:"line_items,omitempty"`
+	Subtotal  Money      `json:"subtotal"`
+	Tax       Money      `json:"tax"`
+	Shipping  Money      `json:"shipping"`
+	Discount  Money      `json:"discount"` // positive; it is taken off
+	Total     Money      `json:"total"`
+}
+
+// PaymentRequest is what a customer is asked to pay, and all that became of it.
+type PaymentRequest struct {
+	ID          string  `json:"id"`
+	MerchantID  string  `json:"merchant_id"`
+	ContactID   string  `json:"contact_id"`
+	Order       Order   `json:"order"`
+	Phone       string  `json:"phone"` // canonical E.164
+	Channel     Channel `json:"channel"`
+	Locale      string  `json:"locale"`
+	Note        string  `json:"note,omitempty"`
+	Sandbox     bool    `json:"sandbox"`
+	Capture     bool    `json:"capture"`      // sale when true, authorization only when false
+	LinkCode    string  `json:"link_code"`    // the short code of /p/{code}
+	ReceiptCode string  `json:"receipt_code"` // the short code of /r/{code}; of use once paid
+
+	CreatedAt  time.Time     `json:"created_at"`
+	TimeToOpen time.Duration `json:"time_to_open"` // nanoseconds, as all durations here
+	TimeToPay  time.Duration `json:"time_to_pay"`
+	OpenBy     time.Time     `json:"open_by"`            // end of the window to open
+	PayBy      *time.Time    `json:"pay_by,omitempty"`   // end of the window to pay, once opened
+	GraceBy    *time.Time    `json:"grace_by,omitempty"` // a decline after PayBy leaves five minutes
+
+	Lifecycle  Lifecycle               `json:"lifecycle"`
+	Reason     string                  `json:"reason,omitempty"`
+	Superseded bool                    `json:"superseded,omitempty"` // another request holds the order now
+	Late       bool                    `json:"late,omitempty"`       // money came after expiry, cancellation or failure
+	Milestones map[Milestone]time.Time `json:"milestones,omitempty"`
+	Contexts   []CaptureContext        `json:"contexts,omitempty"` // each kept until it expires
+	Attempts   []Attempt               `json:"attempts,omitempty"`
+	Operations []Operation             `json:"operations,omitempty"`
+	Messages   []string                `json:"messages,omitempty"` // ids of its outbound messages, oldest first
+	Refusals   []Refusal               `json:"refusals,omitempty"` // what was refused, once a kind
+	Receipt    *Receipt                `json:"receipt,omitempty"`  // frozen when the money came
+
+	// Totals in minor units of Order.Total.Currency; only what succeeded counts.
+	AuthorizedMinor int64 `json:"authorized_minor"`
+	CapturedMinor   int64 `json:"captured_minor"`
+	ReversedMinor   int64 `json:"reversed_minor"`
+	RefundedMinor   int64 `json:"refunded_minor"`
+
+	LastEvent int64 `json:"last_event"` // number of the newest event in its log
+}
+
+// Capturable returns what may still be captured, in minor units.
+func (r *PaymentRequest) Capturable() int64 {
+	if r.Lifecycle != Authorized && r.Lifecycle != Paid {
+		return 0
+	}
+	return max(0, r.AuthorizedMinor-r.CapturedMinor-r.ReversedMinor)
+}
+
+// Refundable returns what may still be refunded, in minor units.
+func (r *PaymentRequest) Refundable() int64 { return max(0, r.CapturedMinor-r.RefundedMinor) }
+
+// Attempt returns the attempt with that number, or nil.
+func (r *PaymentRequest) Attempt(n int) *Attempt {
+	for i := range r.Attempts {
+		if r.Attempts[i].N == n {
+			return &r.Attempts[i]
+		}
+	}
+	return nil
+}
+
+// InFlight returns the attempt whose outcome is awaited, or nil. There is at
+// most one.
+func (r *PaymentRequest) InFlight() *Attempt {
+	for i := range r.Attempts {
+		if !r.Attempts[i].State.settled() {
+			return &r.Attempts[i]
+		}
+	}
+	return nil
+}
+
+// CaptureContext is what is kept of a context issued for this request: the key
+// that verifies the transient tokens made with it, until it expires.
+type CaptureContext struct {
+	KeyID     string    `json:"key_id"`
+	Key       string    `json:"key"` // the JWK, JSON
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// AttemptState is what is known of one try to pay.
+type AttemptState string
+
+// The attempt states.
+const (
+	AttemptUnknown        AttemptState = ""
+	AttemptSending        AttemptState = "sending"        // the process whose commit made it may charge until SendBy
+	AttemptUnsettled      AttemptState = "unsettled"      // the answer did not come; the platform is asked
+	AttemptAuthenticating AttemptState = "authenticating" // 3-D Secure is with the customer
+	AttemptReversing      AttemptState = "reversing"      // partial or risk-declined: held money is being given back
+	AttemptInReview       AttemptState = "in_review"
+	AttemptAuthorized     AttemptState = "authorized"
+	AttemptCaptured       AttemptState = "captured"
+	AttemptDeclined       AttemptState = "declined"
+	AttemptNotTaken       AttemptState = "not_taken" // the call surely took nothing; not the customer's try
+	AttemptNotFound       AttemptState = "not_found" // asked until the token was dead: nothing there
+	AttemptReversed       AttemptState = "reversed"
+)
+
+// settled tells that the attempt no longer keeps the request in processing.
+func (s AttemptState) settled() bool {
+	switch s {
+	case AttemptSending, AttemptUnsettled, AttemptAuthenticating, AttemptReversing:
+		return false
+	}
+	return true
+}
+
+// Attempt is one try to pay a payment request.
+type Attempt struct {
+	N              int          `json:"n"`
+	Code           string       `json:"code"`           // {request}-{n}, the reference at the platform
+	TransactionID  string       `json:"transaction_id"` // unique at the platform, at most 30 characters
+	Platform       string       `json:"platform"`
+	State          AttemptState `json:"state"`
+	Amount         Money        `json:"amount"`
+	Capture        bool         `json:"capture"`
+	StartedAt      time.Time    `json:"started_at"`
+	SendBy         time.Time    `json:"send_by"`          // the charge may be sent until then, never after
+	TokenExpiresAt time.Time    `json:"token_expires_at"` // read from the transient token
+	Asked          int          `json:"asked,omitempty"`  // searches made so far
+	SettledAt      *time.Time   `json:"settled_at,omitempty"`
+	Result         Result       `json:"result"`
+}
+
+// Outcome is what a platform said of a charge, in one of a closed set.
+type Outcome string
+
+// The outcomes of a charge or of asking after one.
+const (
+	OutcomeUnknown               Outcome = "unknown"                // no definite answer: ask, never resend
+	OutcomeAuthorized            Outcome = "authorized"             // held
+	OutcomeCaptured              Outcome = "captured"               // taken: a sale
+	OutcomeInReview              Outcome = "in_review"              // held, reviewers decide
+	OutcomePartial               Outcome = "partial"                // held for less than asked: reverse it
+	OutcomeRiskDeclined          Outcome = "risk_declined"          // held, then refused by risk rules: reverse it
+	OutcomeDeclined              Outcome = "declined"               // nothing taken; the customer's try
+	OutcomeAuthenticationPending Outcome = "authentication_pending" // 3-D Secure challenge
+	OutcomeNotTaken              Outcome = "not_taken"              // surely nothing taken, not the customer's doing
+	OutcomeNotFound              Outcome = "not_found"              // asked, and there is no such transaction (yet)
+	OutcomeReversed              Outcome = "reversed"               // asked, and it was reversed or voided
+)
+
+// Result is what the platform told about a charge. Reason is the platform's
+// own word; Final of a decline means that the issuer will never approve.
+type Result struct {
+	Outcome          Outcome    `json:"outcome,omitempty"`
+	Reason           string     `json:"reason,omitempty"`
+	PaymentID        string     `json:"payment_id,omitempty"`        // the platform's id of the transaction
+	ReconciliationID string     `json:"reconciliation_id,omitempty"` // what statements call it
+	ApprovalCode     string     `json:"approval_code,omitempty"`
+	Amount           Money      `json:"amount"` // what was authorized or captured
+	CardBrand        string     `json:"card_brand,omitempty"`
+	CardLast4        string     `json:"card_last4,omitempty"`
+	At               *time.Time `json:"at,omitempty"` // the platform's time
+	Final            bool       `json:"final,omitempty"`
+}
+
+// OperationKind is one of the four things done to money after it came.
+type OperationKind string
+
+// The operations.
+const (
+	OperationCapture  OperationKind = "capture"
+	OperationReversal OperationKind = "reversal" // of an authorization that is held
+	OperationVoid     OperationKind = "void"     // of a sale or capture before settlement
+	OperationRefund   OperationKind = "refund"
+)
+
+// OperationState is what is known of an operation.
+type OperationState string
+
+// The operation states.
+const (
+	OperationPending   OperationState = "pending"
+	OperationSucceeded OperationState = "succeeded"
+	OperationFailed    OperationState = "failed"
+	OperationUnsettled OperationState = "unknown"
+)
+
+// Operation is one capture, reversal, void or refund of an attempt's money.
+type Operation struct {
+	ID        string         `json:"id"`
+	Kind      OperationKind  `json:"kind"`
+	Attempt   int            `json:"attempt"`
+	PaymentID string         `json:"payment_id"` // the platform's transaction it acts on
+	Amount    Money          `json:"amount"`
+	State     OperationState `json:"state"`
+	Reason    string         `json:"reason,omitempty"` // why it is done: second_success, late_payment, partial, risk_declined, review_rejected
+	Error     string         `json:"error,omitempty"`  // the platform's word, when it failed
+	Tries     int            `json:"tries,omitempty"`
+	StartedAt time.Time      `json:"started_at"`
+	SettledAt *time.Time     `json:"settled_at,omitempty"`
+}
+
+// Refusal records an event that had no edge, once a pair of event and state.
+type Refusal struct {
+	Event     string    `json:"event"`
+	Lifecycle Lifecycle `json:"lifecycle"`
+	Reason    string    `json:"reason"`
+	At        time.Time `json:"at"`
+}
+
+// Receipt is the document of a paid request, frozen when the money came. Later
+// captures, reversals and refunds are read from the request's operations.
+type Receipt struct {
+	Number           string    `json:"number"`
+	IssuedAt         time.Time `json:"issued_at"`
+	MerchantName     string    `json:"merchant_name"`
+	MerchantContact  string    `json:"merchant_contact,omitempty"` // how a customer reaches the merchant
+	Order            Order     `json:"order"`
+	Paid             Money     `json:"paid"`
+	Captured         bool      `json:"captured"` // false: authorized only
+	CardBrand        string    `json:"card_brand,omitempty"`
+	CardLast4        string    `json:"card_last4,omitempty"`
+	ApprovalCode     string    `json:"approval_code,omitempty"`
+	ReconciliationID string    `json:"reconciliation_id,omitempty"`
+	Late             bool      `json:"late,omitempty"`
+	Sandbox          bool      `json:"sandbox,omitempty"`
+}
