@@ -1,0 +1,464 @@
+// Package meta plays Meta's side of the WhatsApp Cloud API: the Graph calls that
+// send messages, and the webhooks that report what became of them and what
+// customers say. It checks what Meta checks and refuses what Meta refuses, with
+// the error bodies and signatures of the public documentation
+// (developers.facebook.com/documentation/business-messaging/whatsapp).
+//
+// The calls live under /meta/{version}/..., so a client's base address is this
+// server's with /meta behind it.
+package meta
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nyaruka/phonenumbers"
+
+	"paythread/simulator/faults"
+)
+
+// The names under which calls and webhooks appear in fault rules and in the call
+// log.
+const (
+	CallMessages       = "meta.messages"        // POST .../messages: a send
+	CallMarkRead       = "meta.mark_read"       // POST .../messages with a status
+	CallPhoneNumber    = "meta.phone_number"    // GET of a phone number
+	CallTemplates      = "meta.templates"       // GET .../message_templates
+	CallVerify         = "meta.webhook.verify"  // the handshake, when this side asks
+	CallWebhookMessage = "meta.webhook.message" // a customer's message
+	CallWebhookStatus  = "meta.webhook.status"  // sent, delivered, read, failed
+)
+
+// PayloadV23 and PayloadV24 are the shapes a webhook can have: up to v23.0 every
+// status carries a conversation object, since v24.0 none does.
+const (
+	PayloadV23 = "v23"
+	PayloadV24 = "v24"
+)
+
+// Number is one business phone number with its app and account.
+type Number struct {
+	PhoneNumberID  string
+	WABAID         string
+	DisplayNumber  string   // E.164
+	VerifiedName   string   // what the customer sees above the chat
+	AccessToken    string   // the Bearer of this number's calls
+	ExpiredTokens  []string // tokens answered with subcode 463
+	AppSecret      string   // signs the webhooks
+	VerifyToken    string   // sent in the handshake
+	WebhookURL     string   // where webhooks go; empty for a number without
+	PayloadVersion string   // PayloadV23 or PayloadV24 (the default)
+	CountryCode    string   // digits put before a recipient without +; empty to take it as it is
+	Unregistered   bool     // sends are refused with 133010
+}
+
+// Template is one approved (or no longer approved) translation of a template.
+type Template struct {
+	WABAID       string
+	Name         string
+	Language     string
+	Category     string // UTILITY, MARKETING or AUTHENTICATION
+	Body         string // with {{1}}, {{2}}, ...
+	URLButton    *URLButton
+	QuickReplies []string
+	Status       string // APPROVED (the default), PAUSED, DISABLED, PENDING, REJECTED
+}
+
+// URLButton is a template's link. A URL ending in {{1}} takes a suffix with each
+// send.
+type URLButton struct {
+	Label string
+	URL   string
+}
+
+// Config says which numbers exist and how fast the network is. A zero duration
+// or count takes the real network's value where one is named; a negative count
+// or rate switches that limit off.
+type Config struct {
+	Numbers   []Number
+	Templates []Template
+
+	SentAfter      time.Duration // from the answer to "sent"
+	DeliveredAfter time.Duration // from "sent" to the phone and "delivered"
+	// SkipDeliveredEvery leaves out the delivered status of every n-th message,
+	// as happens when the customer is looking at the chat. 0: never.
+	SkipDeliveredEvery int
+
+	Window              time.Duration // customer service window; 24 h
+	RefuseOutsideWindow bool          // answer 400 with 131047 instead of a failed status
+
+	MessagesPerSecond int           // per number; 80
+	PairBurst         int           // to one customer at once; 45
+	PairInterval      time.Duration // and then one per; 6 s
+
+	WebhookTimeout time.Duration   // 10 s
+	WebhookRetries []time.Duration // waits before each redelivery; a short version of Meta's days
+
+	Now    func() time.Time
+	Log    *slog.Logger
+	Client *http.Client // for webhooks
+}
+
+// defaultRetries is Meta's decreasing frequency over days, compressed.
+var defaultRetries = []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second,
+	15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute}
+
+// Handset is what the network knows of one customer.
+type Handset struct {
+	E164       string // the number on the SIM
+	WaID       string // WhatsApp's spelling of it, digits only; may differ from E164
+	Name       string
+	Username   string
+	HideNumber bool // the business sees a user id instead of a number
+	OnWhatsApp bool
+	Reachable  bool
+	Blocked    bool // the customer blocked businesses on this channel
+}
+
+// Button is a button below a message: a reply (ID set) or a link (URL set).
+type Button struct {
+	ID    string
+	Title string
+	URL   string
+}
+
+// Delivery is a message that has reached a phone.
+type Delivery struct {
+	ID       string // the wamid
+	From, To string // E.164
+	Text     string
+	Buttons  []Button
+	Template bool // so a tapped reply is a "button", not an "interactive"
+}
+
+// Phones are the customers' phones, as far as the network needs them.
+type Phones interface {
+	// Handset returns the state of the phone with that number, in either
+	// spelling; every number has a phone.
+	Handset(e164 string) Handset
+	// Deliver shows a message on the phone.
+	Deliver(Delivery)
+	// Accepted tells the phone that the business took the customer's message.
+	Accepted(e164, id string)
+	// MarkedRead tells the phone that the business has read all up to id, and
+	// whether it is typing.
+	MarkedRead(e164, id string, typing bool)
+}
+
+// Simulator is Meta's side. It is safe for concurrent use; Close ends its
+// webhooks.
+type Simulator struct {
+	cfg     Config
+	set     *faults.Set
+	phones  Phones
+	courier *faults.Courier
+
+	mu       sync.Mutex
+	messages map[string]*message // outbound, by wamid, until read or failed
+	waiting  map[string][]*message
+	inbound  map[string]pair      // customer's wamid to the pair it belongs to
+	windows  map[pair]time.Time   // last inbound
+	buckets  map[any]*bucket      // by pair, and by phone number id
+	userIDs  map[string]string    // user id to E.164
+	accepted int                  // for SkipDeliveredEvery
+	template map[templateKey]bool // names that exist, to refuse doubles
+}
+
+// pair is a business number and a customer.
+type pair struct{ pnid, e164 string }
+
+type templateKey struct{ waba, name, language string }
+
+// message is one outbound message on its way.
+type message struct {
+	Delivery
+	number    *Number
+	handset   Handset
+	addressed string // to or recipient, as the client wrote it
+	byUserID  bool
+	category  string
+	callback  string // biz_opaque_callback_data
+	failure   *graphError
+	noReceipt bool // its delivered status is skipped
+	delivered bool
+}
+
+// New checks cfg and returns a running simulator. The set and phones must not be
+// nil.
+func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
+	cfg.Window = cmp.Or(cfg.Window, 24*time.Hour)
+	cfg.MessagesPerSecond = cmp.Or(cfg.MessagesPerSecond, 80)
+	cfg.PairBurst = cmp.Or(cfg.PairBurst, 45)
+	cfg.PairInterval = cmp.Or(cfg.PairInterval, 6*time.Second)
+	cfg.WebhookTimeout = cmp.Or(cfg.WebhookTimeout, 10*time.Second)
+	if cfg.WebhookRetries == nil {
+		cfg.WebhookRetries = defaultRetries
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Client == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.MaxIdleConnsPerHost = 64
+		cfg.Client = &http.Client{Transport: transport, CheckRedirect: noRedirect}
+	}
+	s := &Simulator{
+		cfg:      cfg,
+		set:      set,
+		phones:   phones,
+		courier:  set.NewCourier(),
+		messages: make(map[string]*message),
+		waiting:  make(map[string][]*message),
+		inbound:  make(map[string]pair),
+		windows:  make(map[pair]time.Time),
+		buckets:  make(map[any]*bucket),
+		userIDs:  make(map[string]string),
+		template: make(map[templateKey]bool),
+	}
+	return s, s.check()
+}
+
+// noRedirect makes a redirect an ordinary answer, which Meta takes as a failure.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// check reports everything wrong with the configuration at once.
+func (s *Simulator) check() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("meta: "+format, args...)) }
+	ids := make(map[string]bool)
+	for i, n := range s.cfg.Numbers {
+		for name, value := range map[string]string{"PhoneNumberID": n.PhoneNumberID, "WABAID": n.WABAID,
+			"AccessToken": n.AccessToken, "AppSecret": n.AppSecret} {
+			if value == "" {
+				wrong("number %d: %s is missing", i, name)
+			}
+		}
+		if !e164.MatchString(n.DisplayNumber) {
+			wrong("number %d: DisplayNumber is not E.164", i)
+		}
+		if n.WebhookURL != "" && !isHTTP(n.WebhookURL) {
+			wrong("number %d: WebhookURL is not an http address", i)
+		}
+		if ids[n.PhoneNumberID] {
+			wrong("number %d: PhoneNumberID is used twice", i)
+		}
+		ids[n.PhoneNumberID] = true
+	}
+	for i, t := range s.cfg.Templates {
+		key := templateKey{t.WABAID, t.Name, t.Language}
+		switch {
+		case !templateName.MatchString(t.Name):
+			wrong("template %d: Name must be lower-case letters, digits and _", i)
+		case t.Language == "" || t.Body == "":
+			wrong("template %d: Language and Body are needed", i)
+		case s.template[key]:
+			wrong("template %d: the same name and language twice", i)
+		case t.URLButton != nil && strings.Contains(strings.TrimSuffix(t.URLButton.URL, "{{1}}"), "{{"):
+			wrong("template %d: the variable of a URL button must be {{1}} at its end", i)
+		}
+		s.template[key] = true
+	}
+	return errors.Join(errs...)
+}
+
+var (
+	e164         = regexp.MustCompile(`^\+[1-9]\d{6,14}$`)
+	templateName = regexp.MustCompile(`^[a-z0-9_]{1,512}$`)
+)
+
+func isHTTP(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// Close ends webhooks, retries and statuses under way, and waits for them.
+func (s *Simulator) Close() {
+	s.courier.Close()
+	s.cfg.Client.CloseIdleConnections()
+}
+
+// Numbers returns the E.164 numbers that customers can write to.
+func (s *Simulator) Numbers() []string {
+	var numbers []string
+	for _, n := range s.cfg.Numbers {
+		numbers = append(numbers, n.DisplayNumber)
+	}
+	return numbers
+}
+
+// Name returns what a customer sees as the name of a business number; empty when
+// the number has none or is unknown.
+func (s *Simulator) Name(businessE164 string) string {
+	if n := s.numberOf(businessE164); n != nil {
+		return n.VerifiedName
+	}
+	return ""
+}
+
+func (s *Simulator) numberOf(businessE164 string) *Number {
+	i := slices.IndexFunc(s.cfg.Numbers, func(n Number) bool { return n.DisplayNumber == businessE164 })
+	if i < 0 {
+		return nil
+	}
+	return &s.cfg.Numbers[i]
+}
+
+// start sends an accepted message on its way through the network.
+func (s *Simulator) start(m *message) {
+	s.courier.Go(func(ctx context.Context) {
+		if !faults.Wait(ctx, s.cfg.SentAfter) {
+			return
+		}
+		// Asked again now: the customer may have left WhatsApp since the answer.
+		m.handset = s.phones.Handset(m.To)
+		switch {
+		case m.failure != nil:
+		case !m.handset.OnWhatsApp:
+			m.failure = errUndeliverable
+		case m.handset.Blocked:
+			m.failure = errBlocked
+		}
+		if m.failure != nil {
+			s.forget(m)
+			s.report(m, statusFailed)
+			return
+		}
+		s.report(m, statusSent)
+		if !faults.Wait(ctx, s.cfg.DeliveredAfter) {
+			return
+		}
+		s.mu.Lock()
+		s.waiting[m.To] = append(s.waiting[m.To], m)
+		s.mu.Unlock()
+		s.Reachable(m.To)
+	})
+}
+
+// Reachable delivers what waits for a phone, if it can be reached. Call it when
+// a phone is switched on.
+func (s *Simulator) Reachable(customerE164 string) {
+	handset := s.phones.Handset(customerE164)
+	if !handset.Reachable || handset.Blocked {
+		return
+	}
+	s.mu.Lock()
+	due := s.waiting[handset.E164]
+	delete(s.waiting, handset.E164)
+	for _, m := range due {
+		m.delivered = true
+	}
+	s.mu.Unlock()
+	for _, m := range due {
+		s.phones.Deliver(m.Delivery)
+		if !m.noReceipt {
+			s.report(m, statusDelivered)
+		}
+	}
+}
+
+// Read reports as read those of the messages that were delivered and not read
+// before. Unknown ids are passed over.
+func (s *Simulator) Read(ids []string) {
+	for _, id := range ids {
+		s.mu.Lock()
+		m := s.messages[id]
+		known := m != nil && m.delivered
+		if known {
+			delete(s.messages, id)
+		}
+		s.mu.Unlock()
+		if known {
+			s.report(m, statusRead)
+		}
+	}
+}
+
+func (s *Simulator) forget(m *message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.messages, m.ID)
+}
+
+// windowOpen says whether the customer wrote to the number recently enough for a
+// message that is not a template.
+func (s *Simulator) windowOpen(p pair) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, wrote := s.windows[p]
+	return wrote && s.cfg.Now().Sub(last) < s.cfg.Window
+}
+
+// bucket limits a rate: it holds up to burst turns and gains one per interval.
+type bucket struct {
+	turns float64
+	at    time.Time
+}
+
+// take uses one turn; false when there is none. A burst below zero is no limit.
+func (s *Simulator) take(key any, burst int, interval time.Duration) bool {
+	if burst < 0 || interval < 0 {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	b := s.buckets[key]
+	if b == nil {
+		b = &bucket{turns: float64(burst), at: now}
+		s.buckets[key] = b
+	}
+	b.turns = min(float64(burst), b.turns+float64(now.Sub(b.at))/float64(interval))
+	b.at = now
+	if b.turns < 1 {
+		return false
+	}
+	b.turns--
+	return true
+}
+
+// userID returns the business-scoped user id of a customer: another for each
+// business account, and remembered so that it can be sent to.
+func (s *Simulator) userID(n *Number, handset Handset) string {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, n.WABAID+"/"+handset.E164) // a hash never fails
+	region := "US"
+	if parsed, err := phonenumbers.Parse(handset.E164, ""); err == nil {
+		if r := phonenumbers.GetRegionCodeForNumber(parsed); len(r) == 2 && r != "ZZ" {
+			region = r
+		}
+	}
+	id := fmt.Sprintf("%s.%020d", region, h.Sum64())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.userIDs[id] = handset.E164
+	return id
+}
+
+// newWamid returns an id like Meta's: opaque, and with characters that a careless
+// client would have to escape.
+func newWamid() string { return "wamid." + base64.StdEncoding.EncodeToString(randomBytes(28)) }
+
+func newTrace() string { return "A" + base64.RawURLEncoding.EncodeToString(randomBytes(16)) }
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return b
+}

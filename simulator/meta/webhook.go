@@ -1,0 +1,437 @@
+package meta
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"paythread/simulator/faults"
+)
+
+const (
+	statusSent      = "sent"
+	statusDelivered = "delivered"
+	statusRead      = "read"
+	statusFailed    = "failed"
+)
+
+// The envelope of a webhook, as Meta sends it for the field "messages".
+type envelope struct {
+	Object string  `json:"object"`
+	Entry  []entry `json:"entry"`
+}
+
+type entry struct {
+	ID      string   `json:"id"`
+	Changes []change `json:"changes"`
+}
+
+type change struct {
+	Value value  `json:"value"`
+	Field string `json:"field"`
+}
+
+type value struct {
+	MessagingProduct string           `json:"messaging_product"`
+	Metadata         metadata         `json:"metadata"`
+	Contacts         []contact        `json:"contacts,omitempty"`
+	Messages         []inboundMessage `json:"messages,omitempty"`
+	Statuses         []statusReport   `json:"statuses,omitempty"`
+}
+
+type metadata struct {
+	DisplayPhoneNumber string `json:"display_phone_number"`
+	PhoneNumberID      string `json:"phone_number_id"`
+}
+
+type contact struct {
+	Profile profile `json:"profile"`
+	WaID    string  `json:"wa_id,omitempty"`
+	UserID  string  `json:"user_id,omitempty"`
+}
+
+type profile struct {
+	Name     string `json:"name"`
+	Username string `json:"username,omitempty"`
+}
+
+type inboundMessage struct {
+	Context     *quoted        `json:"context,omitempty"`
+	From        string         `json:"from,omitempty"`
+	FromUserID  string         `json:"from_user_id,omitempty"`
+	ID          string         `json:"id"`
+	Timestamp   string         `json:"timestamp"`
+	Type        string         `json:"type"`
+	Text        *inboundText   `json:"text,omitempty"`
+	Button      *inboundButton `json:"button,omitempty"`
+	Interactive *inboundReply  `json:"interactive,omitempty"`
+}
+
+type quoted struct {
+	From string `json:"from"`
+	ID   string `json:"id"`
+}
+
+type inboundText struct {
+	Body string `json:"body"`
+}
+
+type inboundButton struct {
+	Payload string `json:"payload"`
+	Text    string `json:"text"`
+}
+
+type inboundReply struct {
+	Type        string      `json:"type"`
+	ButtonReply buttonReply `json:"button_reply"`
+}
+
+type buttonReply struct {
+	ID    string `json:"id"`
+	Title string `json:"title"`
+}
+
+type statusReport struct {
+	ID              string        `json:"id"`
+	Status          string        `json:"status"`
+	Timestamp       string        `json:"timestamp"`
+	RecipientID     string        `json:"recipient_id,omitempty"`
+	RecipientUserID string        `json:"recipient_user_id,omitempty"`
+	Callback        string        `json:"biz_opaque_callback_data,omitempty"`
+	Conversation    *conversation `json:"conversation,omitempty"`
+	Pricing         *pricing      `json:"pricing,omitempty"`
+	Errors          []statusError `json:"errors,omitempty"`
+}
+
+type conversation struct {
+	ID         string `json:"id"`
+	Expiration string `json:"expiration_timestamp,omitempty"`
+	Origin     origin `json:"origin"`
+}
+
+type origin struct {
+	Type string `json:"type"`
+}
+
+type pricing struct {
+	Billable     bool   `json:"billable"`
+	PricingModel string `json:"pricing_model"`
+	Type         string `json:"type"`
+	Category     string `json:"category"`
+}
+
+type statusError struct {
+	Code      int        `json:"code"`
+	Title     string     `json:"title"`
+	Message   string     `json:"message"`
+	ErrorData *errorData `json:"error_data,omitempty"`
+	Href      string     `json:"href"`
+}
+
+// Said is what a customer says to a business: a text, or a pressed button.
+type Said struct {
+	From   string // the customer, E.164
+	To     string // the business, E.164
+	Text   string
+	Button *Pressed
+}
+
+// Pressed is a reply button that the customer pressed.
+type Pressed struct {
+	Button
+	MessageID string // the message that carried it
+	Template  bool   // it came with a template
+}
+
+// ErrNoSuchNumber is returned by Say for a business number that Meta does not
+// have.
+var ErrNoSuchNumber = errors.New("meta: no such business number")
+
+// Say takes a customer's message: it opens the service window, and the webhook
+// goes out behind the customer's earlier ones. It returns the message's id.
+func (s *Simulator) Say(said Said) (id string, err error) {
+	n := s.numberOf(said.To)
+	if n == nil {
+		return "", ErrNoSuchNumber
+	}
+	handset := s.phones.Handset(said.From)
+	now := s.cfg.Now()
+	in := inboundMessage{
+		From:       handset.WaID,
+		FromUserID: s.userID(n, handset),
+		ID:         newWamid(),
+		Timestamp:  seconds(now),
+		Type:       "text",
+	}
+	if handset.HideNumber {
+		in.From = ""
+	}
+	switch b := said.Button; {
+	case b == nil:
+		in.Text = &inboundText{said.Text}
+	case b.Template:
+		in.Type, in.Button = "button", &inboundButton{b.ID, b.Title}
+	default:
+		in.Type, in.Interactive = "interactive", &inboundReply{"button_reply", buttonReply{b.ID, b.Title}}
+	}
+	if said.Button != nil {
+		in.Context = &quoted{From: digits(n.DisplayNumber), ID: said.Button.MessageID}
+	}
+	p := pair{n.PhoneNumberID, handset.E164}
+	s.mu.Lock()
+	s.windows[p] = now
+	s.inbound[in.ID] = p
+	s.mu.Unlock()
+
+	s.deliver(n, "from "+handset.E164, CallWebhookMessage, value{
+		Contacts: []contact{s.contactOf(n, handset)},
+		Messages: []inboundMessage{in},
+	}, func() { s.phones.Accepted(handset.E164, in.ID) })
+	return in.ID, nil
+}
+
+// contactOf is the contact beside a message. Who hides the number shows a
+// username instead.
+func (s *Simulator) contactOf(n *Number, h Handset) contact {
+	c := contact{Profile: profile{Name: h.Name, Username: h.Username}, WaID: h.WaID, UserID: s.userID(n, h)}
+	if h.HideNumber {
+		c.WaID = ""
+	}
+	return c
+}
+
+// report sends one status of a message.
+func (s *Simulator) report(m *message, status string) {
+	now := s.cfg.Now()
+	userID := s.userID(m.number, m.handset)
+	st := statusReport{
+		ID:              m.ID,
+		Status:          status,
+		Timestamp:       seconds(now),
+		RecipientID:     m.handset.WaID,
+		RecipientUserID: userID,
+		Callback:        m.callback,
+	}
+	if m.byUserID {
+		st.RecipientID = ""
+	}
+	v := value{}
+	switch {
+	case status == statusFailed:
+		if !m.byUserID {
+			st.RecipientUserID = "" // Meta leaves it out of failures to a phone number
+		}
+		failure := m.failure
+		st.Errors = []statusError{{
+			Code: failure.code, Title: failure.title, Message: failure.title,
+			ErrorData: &errorData{Details: cmp.Or(failure.details, failure.title)},
+			Href:      "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/",
+		}}
+	default:
+		c := s.contactOf(m.number, m.handset)
+		if m.byUserID {
+			c.WaID = ""
+		}
+		if status == statusSent {
+			c.Profile.Username = ""
+		}
+		v.Contacts = []contact{c}
+	}
+	if status == statusSent || status == statusDelivered {
+		st.Pricing = priceOf(m.category)
+		if m.number.PayloadVersion == PayloadV23 {
+			st.Conversation = conversationOf(m, status, now.Add(s.cfg.Window))
+		}
+	}
+	v.Statuses = []statusReport{st}
+	s.deliver(m.number, m.ID, CallWebhookStatus, v, nil)
+}
+
+func priceOf(category string) *pricing {
+	if category == "service" {
+		return &pricing{Billable: false, PricingModel: "PMP", Type: "free_customer_service", Category: category}
+	}
+	return &pricing{Billable: true, PricingModel: "PMP", Type: "regular", Category: category}
+}
+
+func conversationOf(m *message, status string, expiry time.Time) *conversation {
+	sum := sha256.Sum256([]byte(m.From + m.To + m.category))
+	c := &conversation{ID: hex.EncodeToString(sum[:16]), Origin: origin{m.category}}
+	if status == statusSent {
+		c.Expiration = seconds(expiry)
+	}
+	return c
+}
+
+func seconds(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
+
+func digits(e164 string) string { return e164[1:] }
+
+// deliver makes the bytes of a webhook once, and posts them until they are taken.
+func (s *Simulator) deliver(n *Number, line, call string, v value, taken func()) {
+	if n.WebhookURL == "" {
+		return
+	}
+	v.MessagingProduct = "whatsapp"
+	v.Metadata = metadata{DisplayPhoneNumber: digits(n.DisplayNumber), PhoneNumberID: n.PhoneNumberID}
+	body := encode(envelope{
+		Object: "whatsapp_business_account",
+		Entry:  []entry{{ID: n.WABAID, Changes: []change{{Value: v, Field: "messages"}}}},
+	})
+	s.courier.Send(line, call, func(ctx context.Context) {
+		if s.post(ctx, n, body) {
+			if taken != nil {
+				taken()
+			}
+			return
+		}
+		s.courier.Go(func(ctx context.Context) { s.redeliver(ctx, n, body, taken) })
+	})
+}
+
+// redeliver posts the same bytes on Meta's schedule, until they are taken or the
+// schedule ends.
+func (s *Simulator) redeliver(ctx context.Context, n *Number, body []byte, taken func()) {
+	for _, pause := range s.cfg.WebhookRetries {
+		if !faults.Wait(ctx, pause) {
+			return
+		}
+		if s.post(ctx, n, body) {
+			if taken != nil {
+				taken()
+			}
+			return
+		}
+	}
+	s.cfg.Log.Warn("meta gave up on a webhook", "phone_number_id", n.PhoneNumberID)
+}
+
+// post makes one delivery. Nothing but 200 counts as taken.
+func (s *Simulator) post(ctx context.Context, n *Number, body []byte) bool {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WebhookTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.WebhookURL, bytes.NewReader(body))
+	if err != nil {
+		return false
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "facebookexternalua")
+	req.Header.Set("X-Hub-Signature", "sha1="+sum(sha1.New, n.AppSecret, body))
+	req.Header.Set("X-Hub-Signature-256", "sha256="+Sign(n.AppSecret, body))
+	res, err := s.cfg.Client.Do(req)
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection can be used again
+	return res.StatusCode == http.StatusOK
+}
+
+// Sign returns the hex HMAC-SHA256 of the body's bytes: what follows "sha256="
+// in X-Hub-Signature-256.
+func Sign(appSecret string, body []byte) string { return sum(sha256.New, appSecret, body) }
+
+func sum(h func() hash.Hash, secret string, body []byte) string {
+	mac := hmac.New(h, []byte(secret))
+	mac.Write(body)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// encode writes JSON the way it leaves Meta: ASCII only, with lowercase \u
+// escapes, surrogate pairs, and every slash escaped. Whoever parses and writes it
+// again gets other bytes and another signature.
+func encode(v any) []byte {
+	var plain bytes.Buffer
+	enc := json.NewEncoder(&plain)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // the types above always encode
+	}
+	return escape(bytes.TrimRight(plain.Bytes(), "\n"))
+}
+
+func escape(plain []byte) []byte {
+	out := make([]byte, 0, len(plain)+len(plain)/8)
+	for len(plain) > 0 {
+		r, size := utf8.DecodeRune(plain)
+		switch {
+		case r == '/':
+			out = append(out, '\\', '/')
+		case r < utf8.RuneSelf:
+			out = append(out, byte(r))
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		plain = plain[size:]
+	}
+	return out
+}
+
+// VerifyWebhook makes the handshake that Meta makes when a callback URL is saved,
+// for every number that has one, and reports each that does not answer as it
+// must.
+func (s *Simulator) VerifyWebhook(ctx context.Context) error {
+	var errs []error
+	for i := range s.cfg.Numbers {
+		n := &s.cfg.Numbers[i]
+		if n.WebhookURL == "" {
+			continue
+		}
+		if err := s.verify(ctx, n); err != nil {
+			errs = append(errs, fmt.Errorf("number %s: %w", n.PhoneNumberID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Simulator) verify(ctx context.Context, n *Number) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WebhookTimeout)
+	defer cancel()
+	address, err := url.Parse(n.WebhookURL)
+	if err != nil {
+		return errors.New("the callback URL cannot be parsed")
+	}
+	challenge := strconv.FormatUint(uint64(s.cfg.Now().UnixNano()), 10)
+	q := address.Query()
+	q.Set("hub.mode", "subscribe")
+	q.Set("hub.challenge", challenge)
+	q.Set("hub.verify_token", n.VerifyToken)
+	address.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
+	if err != nil {
+		return errors.New("the callback URL cannot be called")
+	}
+	res, err := s.cfg.Client.Do(req)
+	if err != nil {
+		return errors.New("the callback URL did not answer") // the error itself would carry the verify token
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	switch {
+	case err != nil:
+		return errors.New("the answer could not be read")
+	case res.StatusCode != http.StatusOK:
+		return fmt.Errorf("answered %d, not 200", res.StatusCode)
+	case string(body) != challenge:
+		return errors.New("did not answer the challenge, exactly")
+	}
+	return nil
+}

@@ -1,0 +1,439 @@
+// Package twilio plays Twilio's side of Programmable Messaging, SMS and
+// WhatsApp: the Messages resource, status callbacks, inbound webhooks, and the
+// opt-out words that Twilio handles by itself. It checks what Twilio checks and
+// refuses what Twilio refuses, with the error bodies and signatures of the public
+// documentation (twilio.com/docs/messaging, twilio.com/docs/usage/security).
+//
+// The calls live under /twilio/2010-04-01/..., so a client's base address is this
+// server's with /twilio behind it.
+package twilio
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"paythread/simulator/faults"
+)
+
+// The names under which calls and webhooks appear in fault rules and in the call
+// log.
+const (
+	CallMessages       = "twilio.messages"        // POST Messages.json: a send
+	CallFetch          = "twilio.messages.fetch"  // GET of one message
+	CallList           = "twilio.messages.list"   // GET Messages.json
+	CallAccount        = "twilio.account"         // GET of the account
+	CallWebhookInbound = "twilio.webhook.inbound" // a customer's message
+	CallWebhookStatus  = "twilio.webhook.status"  // a status callback
+)
+
+// SMS and WhatsApp are the channels of a number and of a delivery.
+const (
+	SMS      = "sms"
+	WhatsApp = "whatsapp"
+)
+
+// Account is one Twilio account.
+type Account struct {
+	SID       string
+	AuthToken string
+	Numbers   []Number
+	Services  []Service
+	Contents  []Content
+}
+
+// Number is one sender of an account on one channel. A number that does both SMS
+// and WhatsApp stands twice in the list.
+type Number struct {
+	Channel    string // SMS (the default) or WhatsApp
+	E164       string
+	Name       string // what the customer sees above the chat
+	InboundURL string // with Twilio's connection overrides in its fragment; may be empty
+}
+
+// Service is a Messaging Service; it sends from the first of its numbers that
+// has the recipient's channel.
+type Service struct {
+	SID     string
+	Numbers []string // E.164
+}
+
+// Content is a message template of the Content API.
+type Content struct {
+	SID          string // HX...
+	Body         string // with {{1}}, {{2}}, ...
+	ButtonLabel  string // a link below the text; empty for none
+	ButtonURL    string // may hold variables
+	QuickReplies []string
+}
+
+// Config says which accounts exist and how fast the network is.
+type Config struct {
+	Accounts []Account
+
+	SentAfter      time.Duration // from the answer to "sent"
+	DeliveredAfter time.Duration // from "sent" to the phone and "delivered"
+	Window         time.Duration // WhatsApp's customer service window; 24 h
+	RetryPause     time.Duration // before a webhook is tried again
+
+	Landlines      []string // E.164 numbers that cannot get an SMS (21614)
+	ClosedPrefixes []string // such as +53: countries the account may not send to (21408)
+
+	Now    func() time.Time
+	Log    *slog.Logger
+	Client *http.Client // for webhooks
+}
+
+// Handset is what the network knows of one customer.
+type Handset struct {
+	E164            string
+	WaID            string // WhatsApp's spelling of the number, digits only
+	Name            string
+	OnWhatsApp      bool
+	Reachable       bool
+	BlockedSMS      bool
+	BlockedWhatsApp bool
+}
+
+// Button is a button below a message: a reply (ID set) or a link (URL set).
+type Button struct {
+	ID    string
+	Title string
+	URL   string
+}
+
+// Delivery is a message that has reached a phone.
+type Delivery struct {
+	ID       string // the message's SID
+	Channel  string
+	From, To string // E.164
+	Text     string
+	Buttons  []Button
+}
+
+// Phones are the customers' phones, as far as the network needs them.
+type Phones interface {
+	// Handset returns the state of the phone with that number; every number has
+	// a phone.
+	Handset(e164 string) Handset
+	// Deliver shows a message on the phone.
+	Deliver(Delivery)
+	// Accepted tells the phone that the business took the customer's message.
+	Accepted(e164, id string)
+}
+
+// Simulator is Twilio's side. It is safe for concurrent use; Close ends its
+// webhooks.
+type Simulator struct {
+	cfg     Config
+	set     *faults.Set
+	phones  Phones
+	courier *faults.Courier
+
+	mu       sync.Mutex
+	messages map[string]*message // by SID
+	order    []*message          // oldest first, for lists
+	waiting  map[string][]*message
+	optedOut map[pair]bool
+	windows  map[pair]time.Time
+}
+
+// pair is a sender on its channel, and a customer.
+type pair struct{ channel, business, customer string }
+
+// message is one message, either way. Its fields are guarded by Simulator.mu,
+// but for those set when it is made.
+type message struct {
+	Delivery
+	account   *Account
+	service   string // the Messaging Service it was sent with
+	direction string
+	callback  string
+	media     int
+	createdAt time.Time
+	failure   int // decided when it was accepted
+
+	status    string
+	sentAt    time.Time
+	updatedAt time.Time
+	errorCode int
+}
+
+// New checks cfg and returns a running simulator. The set and phones must not be
+// nil.
+func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
+	cfg.Window = cmp.Or(cfg.Window, 24*time.Hour)
+	cfg.RetryPause = cmp.Or(cfg.RetryPause, 200*time.Millisecond)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Client == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.MaxIdleConnsPerHost = 64
+		cfg.Client = &http.Client{Transport: transport}
+	}
+	s := &Simulator{
+		cfg:      cfg,
+		set:      set,
+		phones:   phones,
+		courier:  set.NewCourier(),
+		messages: make(map[string]*message),
+		waiting:  make(map[string][]*message),
+		optedOut: make(map[pair]bool),
+		windows:  make(map[pair]time.Time),
+	}
+	return s, s.check()
+}
+
+var (
+	e164       = regexp.MustCompile(`^\+[1-9]\d{6,14}$`)
+	accountSID = regexp.MustCompile(`^AC[0-9a-f]{32}$`)
+	contentSID = regexp.MustCompile(`^HX[0-9a-f]{32}$`)
+)
+
+// check reports everything wrong with the configuration at once.
+func (s *Simulator) check() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("twilio: "+format, args...)) }
+	sids, numbers := map[string]bool{}, map[string]bool{}
+	for i := range s.cfg.Accounts {
+		a := &s.cfg.Accounts[i]
+		switch {
+		case !accountSID.MatchString(a.SID):
+			wrong("account %d: SID must be AC and 32 hex digits", i)
+		case sids[a.SID]:
+			wrong("account %d: SID is used twice", i)
+		case a.AuthToken == "":
+			wrong("account %d: AuthToken is missing", i)
+		}
+		sids[a.SID] = true
+		a.Numbers = slices.Clone(a.Numbers) // the defaults below are not the caller's
+		for j := range a.Numbers {
+			n := &a.Numbers[j]
+			n.Channel = cmp.Or(n.Channel, SMS)
+			switch {
+			case n.Channel != SMS && n.Channel != WhatsApp:
+				wrong("account %d, number %d: Channel must be sms or whatsapp", i, j)
+			case !e164.MatchString(n.E164):
+				wrong("account %d, number %d: E164 is not E.164", i, j)
+			case numbers[n.Channel+n.E164]:
+				wrong("account %d, number %d: the number is used twice", i, j)
+			case n.InboundURL != "" && !callable(n.InboundURL):
+				wrong("account %d, number %d: InboundURL is not an http address", i, j)
+			}
+			numbers[n.Channel+n.E164] = true
+		}
+		for j, c := range a.Contents {
+			if !contentSID.MatchString(c.SID) || c.Body == "" {
+				wrong("account %d, content %d: SID must be HX and 32 hex digits, and Body is needed", i, j)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// callable says whether Twilio would call the address: http, and a host name that
+// is valid, so without an underscore.
+func callable(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && !strings.Contains(u.Hostname(), "_")
+}
+
+// Close ends webhooks and statuses under way, and waits for them.
+func (s *Simulator) Close() {
+	s.courier.Close()
+	s.cfg.Client.CloseIdleConnections()
+}
+
+// Numbers returns all senders, with their channels.
+func (s *Simulator) Numbers() []Number {
+	var numbers []Number
+	for _, a := range s.cfg.Accounts {
+		numbers = append(numbers, a.Numbers...)
+	}
+	return numbers
+}
+
+func (s *Simulator) numberOf(channel, businessE164 string) (*Account, *Number) {
+	for i := range s.cfg.Accounts {
+		a := &s.cfg.Accounts[i]
+		if n := a.number(channel, businessE164); n != nil {
+			return a, n
+		}
+	}
+	return nil, nil
+}
+
+func (a *Account) number(channel, businessE164 string) *Number {
+	i := slices.IndexFunc(a.Numbers, func(n Number) bool { return n.Channel == channel && n.E164 == businessE164 })
+	if i < 0 {
+		return nil
+	}
+	return &a.Numbers[i]
+}
+
+// Error codes that a message can end with.
+const (
+	codeUnreachable    = 30003
+	codeBlockedSMS     = 30004
+	codeNotOnWhatsApp  = 63024
+	codeBlockedByUser  = 63014
+	codeOutsideWindow  = 63016
+	codeOptedOut       = 21610
+	statusSent         = "sent"
+	statusDelivered    = "delivered"
+	statusRead         = "read"
+	statusUndelivered  = "undelivered"
+	directionAPI       = "outbound-api"
+	directionReply     = "outbound-reply"
+	directionInbound   = "inbound"
+	statusReceived     = "received"
+	statusQueued       = "queued"
+	statusAccepted     = "accepted"
+	whatsAppPrefix     = "whatsapp:"
+	longestMessageList = 1000
+)
+
+// store keeps a new message and numbers it.
+func (s *Simulator) store(m *message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.updatedAt = m.createdAt
+	s.messages[m.ID] = m
+	s.order = append(s.order, m)
+}
+
+// start sends an accepted message on its way through the network.
+func (s *Simulator) start(m *message) {
+	s.courier.Go(func(ctx context.Context) {
+		if !faults.Wait(ctx, s.cfg.SentAfter) {
+			return
+		}
+		handset := s.phones.Handset(m.To)
+		if m.Channel == WhatsApp {
+			switch {
+			case m.failure != 0:
+			case !handset.OnWhatsApp:
+				m.failure = codeNotOnWhatsApp
+			case handset.BlockedWhatsApp:
+				m.failure = codeBlockedByUser
+			}
+			if m.failure != 0 {
+				s.report(m, statusUndelivered, m.failure)
+				return
+			}
+		}
+		s.report(m, statusSent, 0)
+		if !faults.Wait(ctx, s.cfg.DeliveredAfter) {
+			return
+		}
+		handset = s.phones.Handset(m.To)
+		switch {
+		case m.Channel == SMS && handset.BlockedSMS:
+			s.report(m, statusUndelivered, codeBlockedSMS)
+		case m.Channel == SMS && !handset.Reachable:
+			// A carrier gives up on a handset; WhatsApp below keeps the message.
+			s.report(m, statusUndelivered, codeUnreachable)
+		case m.Channel == SMS:
+			s.arrive(m)
+		default:
+			s.mu.Lock()
+			s.waiting[m.To] = append(s.waiting[m.To], m)
+			s.mu.Unlock()
+			s.Reachable(m.To)
+		}
+	})
+}
+
+// Reachable delivers what waits for a phone on WhatsApp, if it can be reached.
+// Call it when a phone is switched on.
+func (s *Simulator) Reachable(customerE164 string) {
+	handset := s.phones.Handset(customerE164)
+	if !handset.Reachable || handset.BlockedWhatsApp {
+		return
+	}
+	s.mu.Lock()
+	due := s.waiting[handset.E164]
+	delete(s.waiting, handset.E164)
+	s.mu.Unlock()
+	for _, m := range due {
+		s.arrive(m)
+	}
+}
+
+// arrive shows the message on the phone and reports it delivered. The state goes
+// first, so that a customer who reads at once is heard.
+func (s *Simulator) arrive(m *message) {
+	s.mu.Lock()
+	m.status = statusDelivered
+	s.mu.Unlock()
+	s.phones.Deliver(m.Delivery)
+	s.report(m, statusDelivered, 0)
+}
+
+// Read reports as read those of the messages that were delivered on WhatsApp and
+// not read before; SMS knows no read receipts. Unknown ids are passed over.
+func (s *Simulator) Read(ids []string) {
+	for _, id := range ids {
+		s.mu.Lock()
+		m := s.messages[id]
+		unread := m != nil && m.Channel == WhatsApp && m.status == statusDelivered
+		if unread {
+			m.status = statusRead
+		}
+		s.mu.Unlock()
+		if unread {
+			s.report(m, statusRead, 0)
+		}
+	}
+}
+
+// record notes a status on the resource. It never goes back from read.
+func (s *Simulator) record(m *message, status string, code int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	if m.sentAt.IsZero() {
+		m.sentAt = now
+	}
+	if m.status != statusRead {
+		m.status = status
+	}
+	m.updatedAt, m.errorCode = now, code
+}
+
+func (s *Simulator) windowOpen(p pair) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, wrote := s.windows[p]
+	return wrote && s.cfg.Now().Sub(last) < s.cfg.Window
+}
+
+func (s *Simulator) isOptedOut(p pair) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.optedOut[p]
+}
+
+// newSID returns an id like Twilio's: two letters and 32 hex digits.
+func newSID(prefix string) string { return prefix + randomHex(16) }
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
