@@ -78,7 +78,7 @@ func TestClusterNodeComesBackWithItsKeys(t *testing.T) {
 func TestClusterAnnouncesItsProxies(t *testing.T) {
 	t.Parallel()
 	c := StartCluster(t, 3, WithProxies())
-	slots, err := c.Nodes()[0].Client(t).ClusterSlots(t.Context()).Result()
+	slots, err := announced(t.Context(), c.Nodes()[0].Client(t))
 	if err != nil {
 		t.Fatal(err)
 	}

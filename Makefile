@@ -1,0 +1,41 @@
+# What a contributor and CI run. Every target works from a fresh clone.
+
+# Pinned, and run through the Go module proxy: nothing has to be installed.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+VERSION = $(shell scripts/version)
+
+# The packages to test and lint: make test PACKAGES=./conversations/...
+PACKAGES = ./...
+
+# Two packages at a time: each may run several Redis servers or a browser, and
+# more of them at once on a small machine only wait for each other.
+TEST_FLAGS = -race -timeout 9m -p 2 -parallel 4
+
+.PHONY: test
+test: ## install what is missing, then run all tests
+	@scripts/install-test-tools
+	go test $(TEST_FLAGS) $(PACKAGES)
+
+.PHONY: lint
+lint: ## formatting, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet $(PACKAGES)
+	go run $(STATICCHECK) $(PACKAGES)
+
+.PHONY: generate
+generate: ## print anew what is printed from the code
+	scripts/generate
+
+.PHONY: build
+build: ## one static binary, ./paythread
+	scripts/build $(VERSION)
+
+.PHONY: image
+image: ## container image, with docker or buildah
+	scripts/image $(VERSION)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
