@@ -1,0 +1,177 @@
+// Package meta speaks the WhatsApp Cloud API: webhooks of the object
+// whatsapp_business_account, and POST /{version}/{phone number id}/messages.
+//
+// Every field of a webhook is optional to it. The version of a payload follows
+// the app's subscription and not the version used for sending, so old and new
+// shapes arrive side by side.
+package meta
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"paythread/conversations"
+	"paythread/gateway/providers"
+)
+
+// The limits, from the Cloud API's pages on messages, interactive messages and
+// template components.
+const (
+	maxText        = 4096 // characters of a text body
+	maxInteractive = 1024 // characters of the body of a message with a button
+	maxParameter   = 512  // ours: a whole template body has 1024
+	maxID          = 512  // a message id is about 60 characters; its length is not promised
+	maxName        = 128  // ours: a profile's name
+	maxElements    = 4096 // ours: at most 1,000 updates are documented for one POST
+	maxDepth       = 32   // ours: payloads have about 12 levels
+)
+
+var settings = []providers.Setting{
+	{Name: "base_url", Default: "https://graph.facebook.com", Required: true, Doc: "Address of the Graph API."},
+	{Name: "api_version", Default: "v25.0", Required: true, Doc: "Version of the Graph API that messages are sent with."},
+	{Name: "phone_number_id", Required: true, Doc: "The id of the WhatsApp number, not the number itself."},
+	{Name: "waba_id", Doc: "The id of the WhatsApp Business Account. When set, notices about other accounts are not taken for ours."},
+	{Name: "access_token", Secret: true, Required: true, Doc: "A system user's token with whatsapp_business_messaging."},
+	{Name: "app_secret", Secret: true, Required: true, Doc: "The secret of the app that owns the webhook subscription."},
+	{Name: "app_secret_previous", Secret: true, Doc: "The secret before the last rotation, accepted as well."},
+	{Name: "verify_token", Secret: true, Required: true, Doc: "The word that Meta must say when the webhook address is saved."},
+	{Name: "template_language", Default: "en", Required: true, Doc: "Language of the templates, spelt exactly as approved: en is not en_US."},
+	{Name: "template_payment", Doc: "Template that asks to pay: merchant, amount, order; its URL button ends in the link's code."},
+	{Name: "template_receipt", Doc: "Template with the receipt: merchant, amount, order; its URL button ends in the link's code."},
+	{Name: "template_cancelled", Doc: "Template for a cancelled request: merchant, order; no button."},
+}
+
+// Registration is the WhatsApp Cloud API for the registry.
+var Registration = providers.Registration{
+	Name:     "meta",
+	Channels: []conversations.Channel{conversations.WhatsApp},
+	Settings: settings,
+	New: func(s providers.Settings, c *http.Client, log *slog.Logger) (providers.Provider, error) {
+		return New(s, c, log)
+	},
+}
+
+// Provider is one WhatsApp number at Meta. It implements providers.Provider
+// and providers.Handshaker.
+type Provider struct {
+	senderID    string
+	numberID    string
+	wabaID      string
+	siblings    map[string]string
+	secrets     [][]byte // current and previous app secret
+	verifyToken string
+	messagesURL string
+	token       string
+	language    string
+	templates   map[conversations.Purpose]string
+	client      *http.Client
+	log         *slog.Logger
+}
+
+var (
+	pathPart     = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	versionForm  = regexp.MustCompile(`^v[0-9]{1,3}\.[0-9]{1,3}$`)
+	templateName = regexp.MustCompile(`^[a-z0-9_]{1,512}$`)
+	languageCode = regexp.MustCompile(`^[A-Za-z]{2,3}(_[A-Za-z0-9]{2,8})?$`)
+)
+
+// New returns the adapter for one number. Its error names every setting that
+// is missing or wrong.
+func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider, error) {
+	s, err := s.Complete(settings)
+	base, baseErr := s.BaseURL("base_url")
+	problems := []error{err, baseErr}
+	check := func(name string, form *regexp.Regexp, say string) {
+		if v := s.Values[name]; v != "" && !form.MatchString(v) {
+			problems = append(problems, fmt.Errorf("%s %s", name, say))
+		}
+	}
+	check("api_version", versionForm, `must look like "v25.0"`)
+	check("phone_number_id", pathPart, "must be an id as Meta shows it")
+	check("template_language", languageCode, `must be a language code such as "en" or "en_US"`)
+	check("template_payment", templateName, "must be lower-case letters, digits and _")
+	check("template_receipt", templateName, "must be lower-case letters, digits and _")
+	check("template_cancelled", templateName, "must be lower-case letters, digits and _")
+	if strings.ContainsAny(s.Values["access_token"], "\r\n\t ") {
+		problems = append(problems, errors.New("access_token must not hold white space"))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, fmt.Errorf("meta: %w", err)
+	}
+
+	p := &Provider{
+		senderID:    s.SenderID,
+		numberID:    s.Values["phone_number_id"],
+		wabaID:      s.Values["waba_id"],
+		siblings:    s.Siblings,
+		verifyToken: s.Values["verify_token"],
+		messagesURL: base + "/" + s.Values["api_version"] + "/" + s.Values["phone_number_id"] + "/messages",
+		token:       s.Values["access_token"],
+		language:    s.Values["template_language"],
+		templates: map[conversations.Purpose]string{
+			conversations.PurposePayment:   s.Values["template_payment"],
+			conversations.PurposeReceipt:   s.Values["template_receipt"],
+			conversations.PurposeCancelled: s.Values["template_cancelled"],
+		},
+		client: providers.WithoutRedirects(client),
+		log:    log.With("provider", "meta", "sender", s.SenderID),
+	}
+	for _, name := range []string{"app_secret", "app_secret_previous"} {
+		if v := s.Values[name]; v != "" {
+			p.secrets = append(p.secrets, []byte(v))
+		}
+	}
+	return p, nil
+}
+
+// LogValue keeps the secrets out of logs.
+func (p *Provider) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("provider", "meta"), slog.String("sender", p.senderID))
+}
+
+// Handshake answers the GET that Meta makes when the address or the verify
+// token is saved. The challenge goes back exactly as it came: it is opaque.
+func (p *Provider) Handshake(w providers.Webhook) (string, bool) {
+	said := []byte(w.Query.Get("hub.verify_token"))
+	same := subtle.ConstantTimeCompare(said, []byte(p.verifyToken)) == 1
+	challenge := w.Query.Get("hub.challenge")
+	if !same || w.Query.Get("hub.mode") != "subscribe" || challenge == "" {
+		return "", false
+	}
+	return challenge, true
+}
+
+// Verify checks X-Hub-Signature-256: HMAC-SHA256 with the app secret over the
+// body's bytes as they were on the wire. Meta escapes non-ASCII characters and
+// slashes, so any other spelling of the same JSON has another signature. The
+// older X-Hub-Signature (SHA-1) is not looked at.
+func (p *Provider) Verify(w providers.Webhook) error {
+	headers := w.Header.Values("X-Hub-Signature-256")
+	if len(headers) != 1 {
+		return providers.ErrSignature
+	}
+	digits, ok := strings.CutPrefix(headers[0], "sha256=")
+	if !ok {
+		return providers.ErrSignature
+	}
+	got, err := hex.DecodeString(digits)
+	if err != nil {
+		return providers.ErrSignature
+	}
+	for _, secret := range p.secrets {
+		mac := hmac.New(sha256.New, secret)
+		_, _ = mac.Write(w.Body) // a hash never fails
+		if hmac.Equal(got, mac.Sum(nil)) {
+			return nil
+		}
+	}
+	return providers.ErrSignature
+}
