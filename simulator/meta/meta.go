@@ -451,9 +451,9 @@ func (s *Simulator) userID(n *Number, handset Handset) string {
 	return id
 }
 
-// newWamid returns an id like Meta's: opaque, and with characters that a careless
+// NewID returns a message id like Meta's: opaque, and with characters that a
 // client would have to escape.
-func newWamid() string { return "wamid." + base64.StdEncoding.EncodeToString(randomBytes(28)) }
+func NewID() string { return "wamid." + base64.StdEncoding.EncodeToString(randomBytes(28)) }
 
 func newTrace() string { return "A" + base64.RawURLEncoding.EncodeToString(randomBytes(16)) }
 

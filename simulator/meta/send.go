@@ -273,7 +273,7 @@ func (s *Simulator) newMessage(n *Number, req *sendRequest) (*message, *graphErr
 		return nil, errValue.with("biz_opaque_callback_data is longer than %d characters", longestCallback)
 	}
 	m := &message{number: n, callback: req.Callback, category: "service"}
-	m.ID, m.From = newWamid(), n.DisplayNumber
+	m.ID, m.From = NewID(), n.DisplayNumber
 	if failure := s.address(m, req); failure != nil {
 		return nil, failure
 	}

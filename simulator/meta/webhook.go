@@ -145,6 +145,7 @@ type statusError struct {
 
 // Said is what a customer says to a business: a text, or a pressed button.
 type Said struct {
+	ID     string // from NewID
 	From   string // the customer, E.164
 	To     string // the business, E.164
 	Text   string
@@ -163,18 +164,18 @@ type Pressed struct {
 var ErrNoSuchNumber = errors.New("meta: no such business number")
 
 // Say takes a customer's message: it opens the service window, and the webhook
-// goes out behind the customer's earlier ones. It returns the message's id.
-func (s *Simulator) Say(said Said) (id string, err error) {
+// goes out behind the customer's earlier ones.
+func (s *Simulator) Say(said Said) error {
 	n := s.numberOf(said.To)
 	if n == nil {
-		return "", ErrNoSuchNumber
+		return ErrNoSuchNumber
 	}
 	handset := s.phones.Handset(said.From)
 	now := s.cfg.Now()
 	in := inboundMessage{
 		From:       handset.WaID,
 		FromUserID: s.userID(n, handset),
-		ID:         newWamid(),
+		ID:         said.ID,
 		Timestamp:  seconds(now),
 		Type:       "text",
 	}
@@ -202,7 +203,7 @@ func (s *Simulator) Say(said Said) (id string, err error) {
 		Contacts: []contact{s.contactOf(n, handset)},
 		Messages: []inboundMessage{in},
 	}, func() { s.phones.Accepted(handset.E164, in.ID) })
-	return in.ID, nil
+	return nil
 }
 
 // contactOf is the contact beside a message. Who hides the number shows a

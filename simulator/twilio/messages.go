@@ -167,7 +167,7 @@ func (s *Simulator) newMessage(a *Account, form url.Values) (*message, *apiError
 	if failure := m.pickSender(a, from, service); failure != nil {
 		return nil, failure
 	}
-	m.ID = newSID("SM")
+	m.ID = NewID()
 	if len(media) > 0 {
 		m.ID = newSID("MM")
 	}

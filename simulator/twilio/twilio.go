@@ -429,6 +429,9 @@ func (s *Simulator) isOptedOut(p pair) bool {
 	return s.optedOut[p]
 }
 
+// NewID returns the SID of a new message.
+func NewID() string { return newSID("SM") }
+
 // newSID returns an id like Twilio's: two letters and 32 hex digits.
 func newSID(prefix string) string { return prefix + randomHex(16) }
 

@@ -49,6 +49,7 @@ var optReplies = map[optWord]string{
 
 // Said is what a customer says to a business: a text, or a pressed button.
 type Said struct {
+	ID        string // from NewID
 	Channel   string
 	From      string // the customer, E.164
 	To        string // the business, E.164
@@ -62,15 +63,15 @@ var ErrNoSuchNumber = errors.New("twilio: no such number on this channel")
 
 // Say takes a customer's message: opt-out words take effect and are answered, the
 // WhatsApp window opens, and the webhook goes out behind the customer's earlier
-// ones. It returns the message's SID.
-func (s *Simulator) Say(said Said) (id string, err error) {
+// ones.
+func (s *Simulator) Say(said Said) error {
 	account, number := s.numberOf(said.Channel, said.To)
 	if number == nil {
-		return "", ErrNoSuchNumber
+		return ErrNoSuchNumber
 	}
 	handset := s.phones.Handset(said.From)
 	m := &message{account: account, direction: directionInbound, createdAt: s.cfg.Now(), status: statusReceived}
-	m.Delivery = Delivery{ID: newSID("SM"), Channel: said.Channel, From: handset.E164, To: said.To, Text: said.Text}
+	m.Delivery = Delivery{ID: said.ID, Channel: said.Channel, From: handset.E164, To: said.To, Text: said.Text}
 	if said.Button != nil {
 		m.Text = said.Button.Title
 	}
@@ -94,7 +95,7 @@ func (s *Simulator) Say(said Said) (id string, err error) {
 			}
 		})
 	}
-	return m.ID, nil
+	return nil
 }
 
 // obey handles the opt-out words of an SMS.
@@ -125,7 +126,7 @@ func (s *Simulator) reply(a *Account, p pair, text string) {
 // begin sends a message of Twilio's own making, without a callback.
 func (s *Simulator) begin(a *Account, p pair, text string) {
 	m := &message{account: a, direction: directionReply, createdAt: s.cfg.Now(), status: statusQueued}
-	m.Delivery = Delivery{ID: newSID("SM"), Channel: p.channel, From: p.business, To: p.customer, Text: text}
+	m.Delivery = Delivery{ID: NewID(), Channel: p.channel, From: p.business, To: p.customer, Text: text}
 	s.store(m)
 	s.start(m)
 }
