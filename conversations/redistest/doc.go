@@ -8,7 +8,7 @@
 // process dies, however it dies; elsewhere a test process that is killed
 // leaves its servers behind.
 //
-// It needs redis-server 6.2 or newer in PATH. A missing one fails the test and
+// It needs redis-server 7.0 or newer in PATH. A missing one fails the test and
 // names the command that installs it: a test that was skipped for want of a
 // server would look like a test that passed.
 package redistest
