@@ -117,12 +117,19 @@ func orBody(field string) string {
 	return field
 }
 
+// phoneState is all that a phone shows.
+type phoneState struct {
+	Messages    []Message `json:"messages"`
+	Contacts    []Contact `json:"contacts"`
+	Unreachable bool      `json:"unreachable"`
+}
+
+func (w *World) stateOf(e164 string) phoneState {
+	return phoneState{w.Phones.Messages(e164), w.Phones.Contacts(e164), w.Phones.Unreachable(e164)}
+}
+
 func (w *World) getMessages(rw http.ResponseWriter, r *http.Request, e164 string) error {
-	writeJSON(rw, http.StatusOK, map[string]any{
-		"messages":    w.Phones.Messages(e164),
-		"contacts":    w.Phones.Contacts(e164),
-		"unreachable": w.Phones.Unreachable(e164),
-	})
+	writeJSON(rw, http.StatusOK, w.stateOf(e164))
 	return nil
 }
 

@@ -95,7 +95,7 @@ func (w *World) getPhone(rw http.ResponseWriter, r *http.Request) {
 			"Number": r.PathValue("e164"), "Error": "This is not a phone number. Enter one with its country code, such as +16505551234."})
 		return
 	}
-	w.render(rw, http.StatusOK, "phone.html", map[string]any{"Number": e164})
+	w.render(rw, http.StatusOK, "phone.html", map[string]any{"Number": e164, "State": w.stateOf(e164)})
 }
 
 // getChanges tells the page, as server-sent events, that it should ask again. The

@@ -7,7 +7,7 @@ const number = document.body.dataset.number;
 const api = "/phones/" + encodeURIComponent(number) + "/";
 const $ = (id) => document.getElementById(id);
 
-let state = { messages: [], contacts: [], unreachable: false };
+let state = JSON.parse($("state").textContent);
 let open = null; // {channel, number} of the chat on the screen
 let drawn = new Map(); // message id to its element, so that the log only grows
 let typingTimer = 0;
@@ -17,7 +17,7 @@ const keyOf = (chat) => chat.channel + chat.number;
 const other = (m) => (m.direction === "received" ? m.from : m.to);
 const inChat = (m, chat) => m.channel === chat.channel && other(m) === chat.number;
 const unread = (chat) => state.messages.filter((m) => inChat(m, chat) && m.direction === "received" && m.status !== "read").length;
-const time = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const time = (at) => new Date(at).toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
 const day = (at) => new Date(at).toLocaleDateString([], { weekday: "long", day: "numeric", month: "long" });
 
 function make(tag, className, text) {
@@ -85,7 +85,7 @@ async function refresh() {
 function draw() {
   $("off").checked = state.unreachable;
   $("signal").textContent = state.unreachable ? "Off" : "5G";
-  $("clock").textContent = time(Date.now());
+  $("clock").textContent = new Date().toLocaleTimeString([], { hour: "numeric", minute: "2-digit", hourCycle: "h23" });
   if (!open) openFromAddress();
   drawThreads();
   if (open) drawThread();
@@ -123,16 +123,18 @@ function drawThreads() {
     button.dataset.key = keyOf(chat);
     const avatar = make("span", "avatar " + chat.channel, initial(chat));
     avatar.setAttribute("aria-hidden", "true");
-    const name = make("span", "name", chat.name);
-    name.append(make("small", "", apps[chat.channel]));
     const preview = !last ? "No messages yet" : (last.direction === "sent" ? "You: " : "") + last.text.replace(/\s+/g, " ");
-    button.append(avatar, name, make("span", "when", last ? time(last.at) : ""), make("span", "last", chat.typing ? "typing…" : preview));
+    const top = make("span", "row");
+    top.append(make("span", "name", chat.name), make("span", "app", apps[chat.channel]), make("span", "when", last ? time(last.at) : ""));
+    const bottom = make("span", "row");
+    bottom.append(make("span", "last", chat.typing ? "typing…" : preview));
     if (count) {
       const badge = make("span", "badge", String(count));
       badge.setAttribute("aria-label", count + " unread");
       badge.setAttribute("role", "img");
-      button.append(badge);
+      bottom.append(badge);
     }
+    button.append(avatar, top, bottom);
     button.addEventListener("click", () => {
       show(chat);
       history.pushState(null, "", "?channel=" + chat.channel + "&with=" + encodeURIComponent(chat.number));
@@ -335,4 +337,5 @@ addEventListener("popstate", () => {
   openFromAddress();
 });
 
+draw();
 new EventSource("/phone/" + encodeURIComponent(number) + "/changes").onmessage = refresh;
