@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// flag is a boolean that the API writes as a string in some places.
-type flag bool
+// looseBool is a boolean that the API writes as a string in some places.
+type looseBool bool
 
 // UnmarshalJSON takes true and "true".
-func (f *flag) UnmarshalJSON(b []byte) error {
+func (f *looseBool) UnmarshalJSON(b []byte) error {
 	v := string(bytes.Trim(b, `"`))
-	*f = flag(v == "true" || v == "TRUE")
+	*f = looseBool(v == "true" || v == "TRUE")
 	return nil
 }
 
-func (f flag) isTrue() bool { return bool(f) }
+func (f looseBool) isTrue() bool { return bool(f) }
 
 type clientReference struct {
 	Code          string `json:"code,omitempty"`
@@ -50,9 +50,9 @@ type orderInformation struct {
 }
 
 type authorizationOptions struct {
-	IgnoreAVSResult flag `json:"ignoreAvsResult"`
-	IgnoreCVResult  flag `json:"ignoreCvResult"`
-	Partial         flag `json:"partialAuthIndicator"`
+	IgnoreAVSResult looseBool `json:"ignoreAvsResult"`
+	IgnoreCVResult  looseBool `json:"ignoreCvResult"`
+	Partial         looseBool `json:"partialAuthIndicator"`
 }
 
 func (o authorizationOptions) partial() bool { return o.Partial.isTrue() }

@@ -11,13 +11,13 @@ import (
 
 // searchRequest is the body of POST /tss/v2/searches.
 type searchRequest struct {
-	Save     flag   `json:"save"`
-	Name     string `json:"name"`
-	Timezone string `json:"timezone"`
-	Query    string `json:"query"`
-	Offset   int    `json:"offset"`
-	Limit    *int   `json:"limit"`
-	Sort     string `json:"sort"`
+	Save     looseBool `json:"save"`
+	Name     string    `json:"name"`
+	Timezone string    `json:"timezone"`
+	Query    string    `json:"query"`
+	Offset   int       `json:"offset"`
+	Limit    *int      `json:"limit"`
+	Sort     string    `json:"sort"`
 }
 
 const (
