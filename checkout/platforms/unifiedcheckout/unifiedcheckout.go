@@ -1,0 +1,165 @@
+// Package unifiedcheckout takes payments through CyberSource Unified Checkout
+// v1: the browser's library turns a card into a transient token, and our
+// server charges it with the payments API. There is no complete mandate, so
+// nothing is charged but by Charge.
+//
+// Facts are from the Unified Checkout guide, the payments guide and the
+// transaction search guide on developer.cybersource.com, and from the official
+// SDKs where the guides are silent.
+package unifiedcheckout
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"paythread/checkout/platforms"
+	"paythread/checkout/platforms/cybersource"
+)
+
+// The hosts, from the REST getting started guide.
+const (
+	liveURL    = "https://api.cybersource.com"
+	sandboxURL = "https://apitest.cybersource.com"
+)
+
+// Limits of the API, from its field reference.
+const (
+	maxCode          = 50 // clientReferenceInformation.code
+	maxTransactionID = 30 // clientReferenceInformation.transactionId
+)
+
+// Name is what the configuration calls this platform.
+const Name = "unified_checkout"
+
+// Registration is this platform in the gateway's list.
+var Registration = platforms.Registration{Name: Name, Settings: settings, New: New}
+
+var settings = []platforms.Setting{
+	{Name: "base_url", Doc: "address of CyberSource's REST API; empty: by environment, " + liveURL + " or " + sandboxURL},
+	{Name: "merchant_id", Doc: "the transacting merchant id (MID)", Required: true},
+	{Name: "key_id", Doc: "id of the REST shared-secret key", Required: true},
+	{Name: "shared_secret", Doc: "the REST shared secret, base64 as the Business Center shows it", Secret: true, Required: true},
+	{Name: "auth", Doc: "how calls are signed: jwt or http_signature (deprecated by CyberSource)", Default: "jwt"},
+	{Name: "allowed_card_networks", Doc: "comma-separated: " + strings.Join(networks, " "), Default: "VISA,MASTERCARD,AMEX"},
+	{Name: "allowed_payment_types", Doc: "comma-separated: PANENTRY CLICKTOPAY GOOGLEPAY APPLEPAY PAZE", Default: "PANENTRY"},
+	{Name: "country", Doc: "the merchant's country, ISO 3166 alpha-2, for example ZA", Required: true},
+	{Name: "search_window", Doc: "how long before and after an attempt transactions are searched", Default: "24h"},
+}
+
+// networks are the published card networks.
+var networks = strings.Fields("VISA MASTERCARD AMEX CARNET CARTESBANCAIRES CUP DINERSCLUB DISCOVER EFTPOS ELO JAYWAN JCB JCREW KCP MADA MAESTRO MEEZA PAYPAK UATP")
+
+// paymentTypes are those that give a transient token for a card. Bank
+// transfers end elsewhere and are not charged by this platform.
+var paymentTypes = strings.Fields("PANENTRY CLICKTOPAY GOOGLEPAY APPLEPAY PAZE")
+
+// Platform is Unified Checkout for one merchant. It is safe for concurrent use
+// and implements all of the abilities that platforms knows.
+type Platform struct {
+	client       *cybersource.Client
+	log          *slog.Logger
+	now          func() time.Time
+	merchantID   string
+	networks     []string
+	types        []string
+	country      string
+	searchWindow time.Duration
+	// plainHTTP allows a client library over http, which only something that
+	// stands in for CyberSource under an http address gives.
+	plainHTTP bool
+	keys      keyCache
+}
+
+var (
+	_ platforms.Platform = (*Platform)(nil)
+	_ platforms.Inquirer = (*Platform)(nil)
+	_ platforms.Reverser = (*Platform)(nil)
+	_ platforms.Capturer = (*Platform)(nil)
+	_ platforms.Refunder = (*Platform)(nil)
+)
+
+// New returns the platform, or one error that names all that is wrong with its
+// settings. It makes no call.
+func New(s platforms.Settings, client *http.Client, log *slog.Logger) (platforms.Platform, error) {
+	values, err := platforms.Resolve(settings, s.Values)
+	problems := []error{err}
+	wrong := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	p := &Platform{log: log.With("platform", Name, "merchant_id", s.MerchantID), now: s.Now, merchantID: values["merchant_id"], country: values["country"]}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	p.networks = list(values["allowed_card_networks"], networks, "allowed_card_networks", wrong)
+	p.types = list(values["allowed_payment_types"], paymentTypes, "allowed_payment_types", wrong)
+	if p.country != "" && !countryForm.MatchString(p.country) {
+		wrong("country is not an ISO 3166 alpha-2 code like ZA")
+	}
+	if p.searchWindow, err = time.ParseDuration(values["search_window"]); err != nil || p.searchWindow < time.Hour {
+		wrong("search_window is not a duration of at least 1h")
+	}
+	base := values["base_url"]
+	switch {
+	case base != "":
+	case s.Sandbox:
+		base = sandboxURL
+	default:
+		base = liveURL
+	}
+	if u, err := url.Parse(base); err == nil {
+		p.plainHTTP = u.Scheme == "http"
+	}
+	credentials := cybersource.Credentials{MerchantID: p.merchantID, KeyID: values["key_id"], SharedSecret: values["shared_secret"]}
+	var signer cybersource.Signer
+	if credentials.MerchantID != "" && credentials.KeyID != "" && credentials.SharedSecret != "" { // else named above as missing
+		switch values["auth"] {
+		case "jwt":
+			signer, err = cybersource.NewJWTSigner(credentials, p.now, uuid.NewString)
+		case "http_signature":
+			signer, err = cybersource.NewHTTPSigner(credentials, p.now)
+		default:
+			err = errors.New("auth is neither jwt nor http_signature")
+		}
+		problems = append(problems, err)
+	}
+	p.client, err = cybersource.NewClient(base, signer, client, p.log, p.now)
+	problems = append(problems, err)
+	if err := errors.Join(problems...); err != nil {
+		return nil, fmt.Errorf("%s: %w", Name, err)
+	}
+	return p, nil
+}
+
+// list reads comma-separated words and checks them against the known ones.
+func list(value string, known []string, name string, wrong func(string, ...any)) []string {
+	var words []string
+	for word := range strings.SplitSeq(value, ",") {
+		word = strings.TrimSpace(word)
+		switch {
+		case word == "":
+		case !slices.Contains(known, word):
+			wrong("%s: %q is not one of %s", name, word, strings.Join(known, " "))
+		case !slices.Contains(words, word):
+			words = append(words, word)
+		}
+	}
+	if len(words) == 0 {
+		wrong("%s is empty", name)
+	}
+	return words
+}
+
+var (
+	countryForm = regexp.MustCompile(`^[A-Z]{2}$`)
+	// idForm fits CyberSource's ids. They become parts of paths.
+	idForm = regexp.MustCompile(`^[0-9A-Za-z]{1,64}$`)
+	// codeForm fits our references. They become parts of a search query.
+	codeForm = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_.-]*$`)
+)
