@@ -73,6 +73,9 @@ type Merchant struct {
 	Country   string             // ISO 3166 alpha-2: how national phone numbers are read
 	Locale    string             // default of messages and pages
 	Senders   map[Channel]string // the sender id that is used on each channel
+	// ProviderConfirms says on which channels the provider answers opt-out
+	// and opt-in words by itself, so that we send no confirmation.
+	ProviderConfirms map[Channel]bool
 
 	Currencies  []string      // accepted; empty: every one
 	TimeToOpen  time.Duration // default of new requests

@@ -35,7 +35,6 @@ type ContextIssued struct {
 type AttemptStarted struct {
 	RequestID      string
 	Platform       string
-	TransactionID  string    // unique at the platform, at most 30 characters
 	TokenExpiresAt time.Time // end of the transient token
 	CardBrand      string
 	CardLast4      string
@@ -49,6 +48,7 @@ type AttemptAnswered struct {
 	Attempt   int
 	Result    Result
 	Asked     bool
+	EntryID   string // the outbox entry that asked, acknowledged by this commit
 }
 
 // CustomerExtended is the customer's one press for more time.
@@ -60,7 +60,7 @@ type Extended struct {
 	Agent     string
 }
 
-// Cancelled is the merchant's cancellation.
+// CancelRequested is the merchant's cancellation.
 type CancelRequested struct {
 	RequestID string
 	Agent     string
@@ -76,9 +76,17 @@ type Resent struct {
 // SupersededBy marks the holder of an order before another request takes it.
 type SupersededBy struct{ RequestID, By string }
 
-// OrderPaidElsewhere says that a superseded request of the order got money
-// that is kept.
+// OrderPaidElsewhere says that a superseded request of the order, By, got
+// money that is kept. RequestID is the present holder.
 type OrderPaidElsewhere struct{ RequestID, By string }
+
+// OrderAlreadyPaid says that the order's present holder, By, is paid, so that
+// the late money of RequestID is given back instead.
+type OrderAlreadyPaid struct{ RequestID, By, EntryID string }
+
+// HolderTold acknowledges that the present holder of the order knows of the
+// late money of RequestID.
+type HolderTold struct{ RequestID, EntryID string }
 
 // ReceiptViewed says that a person looked at the receipt.
 type ReceiptViewed struct{ RequestID string }
@@ -105,8 +113,10 @@ type TimerFired struct{ Timer Timer }
 
 // MessageReceived is something the customer wrote or pressed.
 type MessageReceived struct {
-	MessageID string // ours
-	Inbound   Inbound
+	MessageID  string // ours
+	MerchantID string
+	ContactID  string // the contact is made by this commit if it is not yet there
+	Inbound    Inbound
 }
 
 // SendingStarted moves a message to sending before the provider is called.
@@ -167,6 +177,8 @@ func (CancelRequested) Kind() EventKind    { return "CancelRequested" }
 func (Resent) Kind() EventKind             { return "Resent" }
 func (SupersededBy) Kind() EventKind       { return "SupersededBy" }
 func (OrderPaidElsewhere) Kind() EventKind { return "OrderPaidElsewhere" }
+func (OrderAlreadyPaid) Kind() EventKind   { return "OrderAlreadyPaid" }
+func (HolderTold) Kind() EventKind         { return "HolderTold" }
 func (ReceiptViewed) Kind() EventKind      { return "ReceiptViewed" }
 func (OperationAnswered) Kind() EventKind  { return "OperationAnswered" }
 func (ReviewDecided) Kind() EventKind      { return "ReviewDecided" }
@@ -241,4 +253,6 @@ type Applied struct {
 	Request   *PaymentRequest // the request after the event, if it concerns one
 	Contact   *Contact
 	Message   *Message // the message after the event, if it concerns one
+	// Outbound is what SendingStarted allows the caller to send now, or nil.
+	Outbound *Outbound
 }

@@ -94,21 +94,24 @@ type PaymentRequest struct {
 	CreatedAt  time.Time     `json:"created_at"`
 	TimeToOpen time.Duration `json:"time_to_open"` // nanoseconds, as all durations here
 	TimeToPay  time.Duration `json:"time_to_pay"`
-	OpenBy     time.Time     `json:"open_by"`            // end of the window to open
-	PayBy      *time.Time    `json:"pay_by,omitempty"`   // end of the window to pay, once opened
-	GraceBy    *time.Time    `json:"grace_by,omitempty"` // a decline after PayBy leaves five minutes
+	OpenBy     time.Time     `json:"open_by"`          // end of the window to open
+	PayBy      *time.Time    `json:"pay_by,omitempty"` // end of the window to pay, once opened
 
-	Lifecycle  Lifecycle               `json:"lifecycle"`
-	Reason     string                  `json:"reason,omitempty"`
-	Superseded bool                    `json:"superseded,omitempty"` // another request holds the order now
-	Late       bool                    `json:"late,omitempty"`       // money came after expiry, cancellation or failure
-	Milestones map[Milestone]time.Time `json:"milestones,omitempty"`
-	Contexts   []CaptureContext        `json:"contexts,omitempty"` // each kept until it expires
-	Attempts   []Attempt               `json:"attempts,omitempty"`
-	Operations []Operation             `json:"operations,omitempty"`
-	Messages   []string                `json:"messages,omitempty"` // ids of its outbound messages, oldest first
-	Refusals   []Refusal               `json:"refusals,omitempty"` // what was refused, once a kind
-	Receipt    *Receipt                `json:"receipt,omitempty"`  // frozen when the money came
+	Lifecycle  Lifecycle `json:"lifecycle"`
+	Reason     string    `json:"reason,omitempty"`
+	Superseded bool      `json:"superseded,omitempty"` // another request holds the order now
+	Late       bool      `json:"late,omitempty"`       // money came after expiry, cancellation or failure
+	PaidBy     int       `json:"paid_by,omitempty"`    // number of the attempt whose money counts
+	// PaidElsewhere is the id of the superseded request of the same order that
+	// was paid: the outcome in flight is awaited, and a success given back.
+	PaidElsewhere string                  `json:"paid_elsewhere,omitempty"`
+	Milestones    map[Milestone]time.Time `json:"milestones,omitempty"`
+	Contexts      []CaptureContext        `json:"contexts,omitempty"` // each kept until it expires
+	Attempts      []Attempt               `json:"attempts,omitempty"`
+	Operations    []Operation             `json:"operations,omitempty"`
+	Messages      []string                `json:"messages,omitempty"` // ids of its outbound messages, oldest first
+	Refusals      []Refusal               `json:"refusals,omitempty"` // what was refused, once a kind
+	Receipt       *Receipt                `json:"receipt,omitempty"`  // frozen when the money came
 
 	// Totals in minor units of Order.Total.Currency; only what succeeded counts.
 	AuthorizedMinor int64 `json:"authorized_minor"`
@@ -200,6 +203,7 @@ type Attempt struct {
 	SendBy         time.Time    `json:"send_by"`          // the charge may be sent until then, never after
 	TokenExpiresAt time.Time    `json:"token_expires_at"` // read from the transient token
 	Asked          int          `json:"asked,omitempty"`  // searches made so far
+	AskAt          *time.Time   `json:"ask_at,omitempty"` // when the platform is asked next
 	SettledAt      *time.Time   `json:"settled_at,omitempty"`
 	Result         Result       `json:"result"`
 }
@@ -271,6 +275,7 @@ type Operation struct {
 	Error     string         `json:"error,omitempty"`  // the platform's word, when it failed
 	Tries     int            `json:"tries,omitempty"`
 	StartedAt time.Time      `json:"started_at"`
+	DueAt     *time.Time     `json:"due_at,omitempty"` // when it is tried again
 	SettledAt *time.Time     `json:"settled_at,omitempty"`
 }
 

@@ -1,7 +1,9 @@
 package redistest
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -118,6 +120,29 @@ func TestClusterAnnouncesItsProxies(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("%s after the release: %v", key, err)
 		}
+	}
+}
+
+// A node that redirects has not run the command: the hold waits for the one
+// that does.
+func TestClusterHoldPassesRedirections(t *testing.T) {
+	t.Parallel()
+	c := StartCluster(t, 2, WithProxies())
+	const key = "redirected"
+	owner := slices.Index(c.Nodes(), c.Owner(t, key))
+	held := c.Hold(Command("set"), After)
+	wrong := redis.NewClient(&redis.Options{Addr: c.Addrs()[1-owner]})
+	t.Cleanup(func() { _ = wrong.Close() })
+	if err := wrong.Set(t.Context(), key, "x", 0).Err(); !redis.HasErrorPrefix(err, "MOVED") {
+		t.Fatalf("at the wrong node: got %v, want MOVED to pass", err)
+	}
+	client := c.Client(t)
+	done := make(chan error, 1)
+	go func() { done <- client.Set(context.Background(), key, "x", 0).Err() }()
+	waitHeld(t, held)
+	held.Release()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -20,8 +20,10 @@ const (
 )
 
 // Held is a hold on one command: armed, then caught, then let go by Release or
-// Drop. It catches once; the commands after it pass. Its methods may be called
-// from any goroutine.
+// Drop. It catches once; the commands after it pass. Only a repetition of the
+// very same command, which a client sends when it has waited too long, is held
+// together with the first, so that a held command stays held however long
+// the test takes. Its methods may be called from any goroutine.
 type Held struct {
 	match func([]string) bool
 	when  When
@@ -33,7 +35,7 @@ type Held struct {
 	state   heldState
 	dropped bool
 	command []string
-	conn    *proxyConn // whose command is caught
+	conns   []*proxyConn // whose command is held: the first, then repetitions
 }
 
 type heldState string
@@ -91,7 +93,8 @@ func (h *Held) Command() []string {
 func (h *Held) Release() { h.letGo(false) }
 
 // Drop cuts the connection of the held command: with Before it never runs, with
-// After it has run and is never answered. Before anything is caught it disarms
+// After it has run and is never answered. A client that is alive and retries
+// sends it again, and that one passes. Before anything is caught Drop disarms
 // the hold.
 func (h *Held) Drop() { h.letGo(true) }
 
@@ -103,22 +106,39 @@ func (h *Held) letGo(drop bool) {
 	}
 	if drop && h.state == catching {
 		h.dropped = true
-		h.conn.cut()
+		for _, c := range h.conns {
+			c.cut()
+		}
 	}
 	h.state = over
 	close(h.let)
 }
 
-// take asks whether the hold wants the command. With After the command still
-// has to run; catch or rearm follows.
-func (h *Held) take(command []string) bool {
+// claim is what a hold wants with a command.
+type claim string
+
+const (
+	claimNone   claim = "none"
+	claimNow    claim = "hold the command"
+	claimAnswer claim = "hold the answer"
+)
+
+// take says what the hold wants with the command. A claimed command goes to
+// hold, now or with its answer, or to rearm.
+func (h *Held) take(command []string) claim {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.state != armed || !h.match(command) {
-		return false
+	switch {
+	case h.state == catching && slices.Equal(command, h.command):
+		return claimNow // a repetition
+	case h.state != armed || !h.match(command):
+		return claimNone
 	}
 	h.state, h.command = inFlight, command
-	return true
+	if h.when == Before {
+		return claimNow
+	}
+	return claimAnswer
 }
 
 // rearm undoes take: the command turned out not to have run.
@@ -134,9 +154,10 @@ func (h *Held) rearm() {
 func (h *Held) hold(c *proxyConn) bool {
 	h.mu.Lock()
 	if h.state == inFlight {
-		h.state, h.conn = catching, c
+		h.state = catching
 		close(h.caught)
 	}
+	h.conns = append(h.conns, c)
 	h.mu.Unlock()
 	<-h.let
 	h.mu.Lock()

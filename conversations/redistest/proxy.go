@@ -88,17 +88,17 @@ func (p *Proxy) arm(h *Held) {
 	p.holds = append(slices.DeleteFunc(p.holds, (*Held).isOver), h)
 }
 
-// take finds the hold, if any, that wants the command.
-func (p *Proxy) take(command []string) *Held {
+// take finds the hold that wants the command, if any does.
+func (p *Proxy) take(command []string) (*Held, claim) {
 	p.mu.Lock()
 	holds := slices.Clone(p.holds)
 	p.mu.Unlock()
 	for _, h := range holds {
-		if h.take(command) {
-			return h
+		if wanted := h.take(command); wanted != claimNone {
+			return h, wanted
 		}
 	}
-	return nil
+	return nil, claimNone
 }
 
 func (p *Proxy) close() {
@@ -193,6 +193,7 @@ func (c *proxyConn) relayCommands() {
 			return
 		}
 		if len(command) > 0 && !c.admit(command) {
+			c.cut()
 			return
 		}
 		if !c.send(raw) {
@@ -204,8 +205,8 @@ func (c *proxyConn) relayCommands() {
 // admit holds the command if a hold wants it so, and notes its answer. It
 // returns false when the command must not be sent.
 func (c *proxyConn) admit(command []string) bool {
-	held := c.proxy.take(command)
-	if held != nil && held.when == Before {
+	held, wanted := c.proxy.take(command)
+	if wanted == claimNow {
 		if !held.hold(c) {
 			return false
 		}

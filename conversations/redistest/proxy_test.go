@@ -146,6 +146,53 @@ func TestProxyRepeatedCommandIsNotHeldAgain(t *testing.T) {
 	}
 }
 
+func TestProxyHoldsRepetitionsWithTheFirst(t *testing.T) {
+	t.Parallel()
+	for _, when := range []When{Before, After} {
+		t.Run(string(when), func(t *testing.T) {
+			t.Parallel()
+			x := startProxied(t, 3)
+			ctx := t.Context()
+			held := x.proxy.Hold(Command("incr"), when)
+			done := make(chan error, 2)
+			incr := func() { done <- x.through.Incr(ctx, "count").Err() }
+			go incr()
+			waitHeld(t, held)
+			go incr() // what a client sends that has waited too long
+			err := poll(nil, func(context.Context) error {
+				held.mu.Lock()
+				defer held.mu.Unlock()
+				if len(held.conns) != 2 {
+					return fmt.Errorf("%d connections are held, want 2", len(held.conns))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[When]int64{Before: 0, After: 1}[when]
+			ran := func(moment string) {
+				t.Helper()
+				got, err := x.direct.IncrBy(ctx, "count", 0).Result()
+				if err != nil || got != want {
+					t.Errorf("%s: ran %d times, %v, want %d", moment, got, err, want)
+				}
+			}
+			ran("while held")
+			held.Drop()
+			for range 2 {
+				if err := <-done; err == nil {
+					t.Error("a dropped command was answered")
+				}
+			}
+			ran("after the drop")
+			if err := x.through.Incr(ctx, "count").Err(); err != nil {
+				t.Errorf("the next repetition: %v", err)
+			}
+		})
+	}
+}
+
 func TestProxyAfterWaitsForTheRealRun(t *testing.T) {
 	t.Parallel()
 	x := startProxied(t, 3)

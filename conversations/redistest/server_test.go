@@ -200,10 +200,7 @@ func TestSharedEndsWithAKilledProcess(t *testing.T) {
 	}
 	_ = cmd.Wait() // it was killed
 	awaitGone(t, addr)
-	if _, err := os.Stat(dir); err != nil {
-		t.Fatalf("a killed process cannot have removed its directory: %v", err)
-	}
-	sweepSharedDirs()
+	sweepSharedDirs() // another test's or process's sweep may have been first
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("%s after a sweep: %v, want it gone", filepath.Base(dir), err)
 	}

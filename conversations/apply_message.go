@@ -1,0 +1,511 @@
+package conversations
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// serviceWindow is how long after a customer's last message WhatsApp allows
+// free text (Meta, "customer service window").
+const serviceWindow = 24 * time.Hour
+
+// maxRecent bounds how many provider ids a contact remembers.
+const maxRecent = 40
+
+func newContact(id, merchantID string, now time.Time) *Contact {
+	return &Contact{ID: id, MerchantID: merchantID, CreatedAt: now, Mode: ModeBot}
+}
+
+// learn adds addresses to the contact.
+func (t *tx) learn(addresses []Address) {
+	for _, a := range addresses {
+		if a.Value != "" && !slices.Contains(t.contact.Addresses, a) {
+			t.contact.Addresses = append(t.contact.Addresses, a)
+		}
+	}
+}
+
+func (t *tx) addressesLearnt(e AddressesLearnt) error {
+	before := len(t.contact.Addresses) + len(t.contact.Linked)
+	t.learn(e.Addresses)
+	for _, a := range e.Linked {
+		if !slices.Contains(t.contact.Linked, a) {
+			t.contact.Linked = append(t.contact.Linked, a)
+		}
+	}
+	if e.Replaces.Value != "" {
+		if i := slices.Index(t.contact.Addresses, e.Replaces); i >= 0 && len(t.contact.Addresses) > 1 {
+			t.contact.Addresses = slices.Delete(t.contact.Addresses, i, i+1)
+			return nil
+		}
+	}
+	if len(t.contact.Addresses)+len(t.contact.Linked) == before {
+		return ErrNothing
+	}
+	return nil
+}
+
+// sendAbout queues a message about a payment request. Its id follows from the
+// request and the number of its messages, so that a repeated application
+// makes the same one.
+func (t *tx) sendAbout(r *PaymentRequest, purpose Purpose) {
+	m := &Message{
+		ID:         fmt.Sprintf("%s%s-%d", messagePrefix, strings.TrimPrefix(r.ID, requestPrefix), len(r.Messages)+1),
+		RequestID:  r.ID,
+		Channel:    r.Channel,
+		Address:    t.addressFor(r),
+		Purpose:    purpose,
+		Parameters: t.parameters(r, purpose),
+	}
+	m.Text = text(r.Locale, string(purpose), m.Parameters)
+	r.Messages = append(r.Messages, m.ID)
+	t.queue(m)
+}
+
+// addressFor returns the address of a payment request's messages: its phone.
+func (t *tx) addressFor(r *PaymentRequest) Address {
+	return Address{Kind: AddressPhone, Value: r.Phone}
+}
+
+// parameters returns what the texts about a payment request show.
+func (t *tx) parameters(r *PaymentRequest, purpose Purpose) Parameters {
+	p := Parameters{Merchant: t.Merchant.Name, Amount: r.Order.Total.String(), Order: r.Order.Reference, Locale: r.Locale}
+	switch purpose {
+	case PurposeReceipt:
+		p.LinkCode, p.Link = r.ReceiptCode, t.Merchant.PublicURL+"/r/"+r.ReceiptCode
+	case PurposeCancelled:
+	default:
+		p.LinkCode, p.Link = r.LinkCode, t.Merchant.PublicURL+"/p/"+r.LinkCode
+	}
+	return p
+}
+
+// queue puts an outbound message into its channel's lane. One entry of a lane
+// is out at a time; the commit that records its outcome appends the next.
+func (t *tx) queue(m *Message) {
+	m.ContactID, m.At, m.Status = t.contact.ID, t.now, DeliveryQueued
+	m.SenderID = t.Merchant.Senders[m.Channel]
+	m.Times = map[DeliveryStatus]time.Time{DeliveryQueued: t.now}
+	t.messages[m.ID] = m
+	lane := t.contact.Lanes[m.Channel]
+	if lane.Current == "" {
+		lane.Current = m.ID
+		t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: m.ID, RequestID: m.RequestID})
+	} else {
+		lane.Waiting = append(lane.Waiting, m.ID)
+	}
+	t.setLane(m.Channel, lane)
+}
+
+func (t *tx) setLane(c Channel, l Lane) {
+	if t.contact.Lanes == nil {
+		t.contact.Lanes = map[Channel]Lane{}
+	}
+	t.contact.Lanes[c] = l
+}
+
+// messageTriggers say what a delivery status means.
+var messageTriggers = map[DeliveryStatus]Trigger{
+	DeliveryAccepted: AcceptedByProv, DeliverySent: SentOut, DeliveryDelivered: DeliveredTo,
+	DeliveryRead: ReadBy, DeliveryFailed: SendFailed,
+}
+
+// onMessage applies a trigger to a message by its table and tells whether it
+// had an edge.
+func (t *tx) onMessage(m *Message, on Trigger) bool {
+	i := slices.IndexFunc(messageEdges, func(e MessageEdge) bool { return e.On == on && slices.Contains(e.From, m.Status) })
+	if i < 0 {
+		return false
+	}
+	edge := messageEdges[i]
+	m.Status = edge.To
+	if m.Status != DeliveryFailed {
+		m.Reason, m.ErrorCode = "", ""
+	}
+	for _, do := range edge.Do {
+		messageEffects[do](t, m)
+	}
+	return true
+}
+
+// messageEffects turn the effects of the table into entries of the commit.
+var messageEffects = map[Effect]func(*tx, *Message){
+	AppendEntry: func(t *tx, m *Message) {
+		t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: m.ID, RequestID: m.RequestID})
+	},
+	ReleaseEntry: func(t *tx, m *Message) { t.ack(m.EntryID); m.EntryID = "" },
+	CloseEntry: func(t *tx, m *Message) {
+		t.ack(m.EntryID)
+		m.EntryID = ""
+		lane := t.contact.Lanes[m.Channel]
+		if lane.Current != m.ID {
+			return
+		}
+		lane.Current = ""
+		if len(lane.Waiting) > 0 {
+			lane.Current, lane.Waiting = lane.Waiting[0], lane.Waiting[1:]
+			t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: lane.Current})
+		}
+		t.setLane(m.Channel, lane)
+	},
+	TryLater:  func(t *tx, m *Message) { t.setTimer(TimerMessage, m.ID, 0, *m.DueAt) },
+	AwaitEcho: func(t *tx, m *Message) { t.setTimer(TimerMessage, m.ID, 0, *m.EchoBy) },
+	ForgetTimer: func(t *tx, m *Message) {
+		if m.DueAt != nil || m.EchoBy != nil {
+			m.DueAt, m.EchoBy = nil, nil
+			t.clearTimer(TimerMessage, m.ID, 0)
+		}
+	},
+	ShowStatus:  func(t *tx, m *Message) { t.show(m) },
+	ShowFailure: func(t *tx, m *Message) { t.show(m) },
+}
+
+// messageMilestones are the milestones that a message's status marks.
+var messageMilestones = map[Purpose]map[DeliveryStatus]Milestone{
+	PurposePayment: {DeliverySent: MilestoneSent, DeliveryDelivered: MilestoneDelivered, DeliveryRead: MilestoneRead},
+	PurposeReceipt: {DeliverySent: MilestoneReceiptSent, DeliveryDelivered: MilestoneReceiptDelivered, DeliveryRead: MilestoneReceiptRead},
+}
+
+// show puts a message's new status into the log of its payment request: as its
+// milestone the first time, else as news of the message.
+func (t *tx) show(m *Message) {
+	if m.RequestID == "" {
+		return
+	}
+	r := t.request(m.RequestID)
+	if r == nil {
+		return
+	}
+	kind := "message_updated"
+	milestone := messageMilestones[m.Purpose][m.Status]
+	switch {
+	case m.Status == DeliveryFailed:
+		kind = "message_failed"
+	case milestone != "" && t.mark(r, milestone):
+		kind = string(milestone)
+	}
+	t.log(r, kind, func(e *LoggedEvent) {
+		if kind == string(milestone) {
+			e.Milestone = milestone
+		}
+		e.Message = &LoggedMessage{ID: m.ID, Purpose: m.Purpose, Channel: m.Channel, Status: m.Status, Reason: m.Reason}
+	})
+}
+
+// sendingStarted moves a message to sending, or says why it is not sent.
+func (t *tx) sendingStarted(e SendingStarted) error {
+	m := t.message(e.MessageID)
+	if m == nil {
+		t.ack(e.EntryID)
+		return nil
+	}
+	t.effects.MessageID = m.ID
+	switch {
+	case m.Status == DeliverySending && m.EntryID == e.EntryID:
+		// Taken over from a worker that died or lost its answer: it may have
+		// been sent, so its echo is awaited before it is sent again.
+		if m.EchoBy == nil {
+			by := t.now.Add(t.Timings.EchoWithin)
+			m.EchoBy = &by
+			t.onMessage(m, OutcomeLost)
+		}
+		return nil
+	case m.Status != DeliveryQueued || m.DueAt != nil:
+		t.ack(e.EntryID)
+		return nil
+	}
+	m.EntryID = e.EntryID
+	if reason := t.mayNotSend(m); reason != "" {
+		m.Reason = reason
+		t.fail(m, reason, "")
+		return nil
+	}
+	m.Tries++
+	m.Times[DeliverySending] = t.now
+	t.onMessage(m, SendBegun)
+	t.effects.Outbound = &Outbound{
+		MessageID: m.ID, Correlation: m.ContactID + "." + m.ID, SenderID: m.SenderID, Channel: m.Channel, To: m.Address,
+		Purpose: m.Purpose, Template: m.Channel == WhatsApp && m.isNotice(), Text: m.Text, Parameters: m.Parameters,
+	}
+	return nil
+}
+
+// isNotice tells whether a message is one that the business begins: on
+// WhatsApp those go as approved templates.
+func (m *Message) isNotice() bool {
+	return m.Purpose == PurposePayment || m.Purpose == PurposeReceipt || m.Purpose == PurposeCancelled
+}
+
+// mayNotSend says why a message must not go out now, or "".
+func (t *tx) mayNotSend(m *Message) FailureReason {
+	switch {
+	case m.SenderID == "":
+		return FailureSenderConfig
+	case t.contact.Consent[m.Channel] == ConsentOptedOut && m.Purpose != PurposeConsent:
+		return FailureOptedOut
+	case m.Channel == WhatsApp && !m.isNotice() && !t.now.Before(t.contact.InboundAt[m.SenderID].Add(serviceWindow)):
+		return FailureOutsideWindow
+	}
+	return ""
+}
+
+func (t *tx) fail(m *Message, reason FailureReason, code string) {
+	before := m.Status
+	m.Reason, m.ErrorCode = reason, code
+	i := slices.IndexFunc(messageEdges, func(e MessageEdge) bool { return e.On == SendFailed && slices.Contains(e.From, before) })
+	if i < 0 {
+		m.Reason, m.ErrorCode = "", "" // delivered or read: failed comes too late
+		return
+	}
+	t.fillTime(m, DeliveryFailed, t.now)
+	m.Status = messageEdges[i].To
+	for _, do := range messageEdges[i].Do {
+		messageEffects[do](t, m)
+	}
+}
+
+func (t *tx) fillTime(m *Message, s DeliveryStatus, at time.Time) {
+	if m.Times == nil {
+		m.Times = map[DeliveryStatus]time.Time{}
+	}
+	if _, ok := m.Times[s]; !ok {
+		m.Times[s] = at
+	}
+}
+
+// messageAnswered records the provider's answer to a send.
+func (t *tx) messageAnswered(e MessageAnswered) error {
+	m := t.message(e.MessageID)
+	if m == nil {
+		t.ack(e.EntryID)
+		return nil
+	}
+	t.effects.MessageID = m.ID
+	switch {
+	case e.Unknown:
+		if m.Status == DeliverySending && m.EchoBy == nil {
+			by := t.now.Add(t.Timings.EchoWithin)
+			m.EchoBy = &by
+			t.onMessage(m, OutcomeLost)
+		}
+	case e.Failed && e.RetryIn > 0 && m.Status == DeliverySending:
+		due := t.now.Add(e.RetryIn)
+		m.DueAt, m.Reason, m.ErrorCode = &due, e.Reason, e.ErrorCode
+		reason, code := m.Reason, m.ErrorCode
+		t.onMessage(m, RetryAllowed)
+		m.Reason, m.ErrorCode = reason, code // shown while it waits
+	case e.Failed:
+		t.fail(m, e.Reason, e.ErrorCode)
+	default:
+		t.learn(canonicalAddresses(e.Sent.Addresses))
+		t.remember(m, e.Sent.ProviderID)
+		status := e.Sent.Status
+		if _, ok := messageTriggers[status]; !ok || status == DeliveryFailed {
+			status = DeliveryAccepted
+		}
+		t.evidence(m, status, t.now)
+	}
+	t.ackIfLeft(m, e.EntryID)
+	return nil
+}
+
+// ackIfLeft acknowledges an entry whose message is no longer being sent by it.
+func (t *tx) ackIfLeft(m *Message, entryID string) {
+	if m.Status != DeliverySending || m.EntryID != entryID {
+		t.ack(entryID)
+	}
+}
+
+// remember notes the provider's id of a message.
+func (t *tx) remember(m *Message, providerID string) {
+	if providerID == "" || m.ProviderID == providerID {
+		return
+	}
+	m.ProviderID = providerID
+	t.contact.Recent = append(t.contact.Recent, RecentMessage{ProviderID: providerID, MessageID: m.ID})
+	if n := len(t.contact.Recent); n > maxRecent {
+		t.contact.Recent = t.contact.Recent[n-maxRecent:]
+	}
+}
+
+// evidence takes a status from a provider: a higher one moves the message, a
+// lower one only fills in its time.
+func (t *tx) evidence(m *Message, status DeliveryStatus, at time.Time) {
+	t.fillTime(m, status, at)
+	t.onMessage(m, messageTriggers[status])
+}
+
+// statusReported takes a delivery status that a provider reported.
+func (t *tx) statusReported(e StatusReported) error {
+	id := e.MessageID
+	if id == "" {
+		i := slices.IndexFunc(t.contact.Recent, func(r RecentMessage) bool { return r.ProviderID == e.Inbound.ProviderID })
+		if i < 0 {
+			return NotFound("message")
+		}
+		id = t.contact.Recent[i].MessageID
+	}
+	m := t.message(id)
+	if m == nil || m.Inbound || m.SenderID != e.Inbound.SenderID {
+		return NotFound("message")
+	}
+	t.effects.MessageID = m.ID
+	t.learn(canonicalAddresses(e.Inbound.Addresses))
+	t.remember(m, e.Inbound.ProviderID)
+	at := e.Inbound.At.UTC()
+	switch e.Inbound.Status {
+	case DeliveryFailed:
+		t.fail(m, e.Inbound.Reason, e.Inbound.ErrorCode)
+		if e.Inbound.Reason == FailureOptedOut {
+			t.setConsent(m.Channel, ConsentOptedOut)
+		}
+	case DeliveryUnknown:
+	default:
+		t.evidence(m, e.Inbound.Status, at)
+	}
+	return nil
+}
+
+// messageDue is the timer of a message that waits: to be tried again, or for
+// its echo.
+func (t *tx) messageDue(timer Timer) error {
+	m := t.message(timer.ID)
+	t.clearTimer(TimerMessage, timer.ID, 0)
+	if m == nil {
+		return nil
+	}
+	t.effects.MessageID = m.ID
+	switch {
+	case m.DueAt != nil:
+		if t.now.Before(*m.DueAt) {
+			return ErrNothing
+		}
+		m.DueAt = nil
+		t.onMessage(m, RetryDue)
+	case m.EchoBy != nil:
+		if t.now.Before(*m.EchoBy) {
+			return ErrNothing
+		}
+		m.EchoBy = nil
+		t.onMessage(m, EchoOverdue)
+	}
+	return nil
+}
+
+// messageReceived takes what a customer wrote: into the transcript, as consent
+// if it is an opt-out or opt-in word, and as an intent that the bot answers.
+func (t *tx) messageReceived(e MessageReceived) error {
+	in := e.Inbound
+	channel := t.channelOf(in.SenderID)
+	if channel == ChannelUnknown {
+		return NotFound("sender")
+	}
+	if t.contact == nil {
+		t.contact = newContact(e.ContactID, e.MerchantID, t.now)
+	}
+	addresses := canonicalAddresses(in.Addresses)
+	if len(t.contact.Addresses) == 0 {
+		t.learn(addresses[:min(1, len(addresses))]) // the one it was claimed by; the rest are added after the commit
+	}
+	if in.Name != "" {
+		t.contact.Name = clip(in.Name, 80)
+	}
+	if t.contact.InboundAt == nil {
+		t.contact.InboundAt = map[string]time.Time{}
+	}
+	t.contact.InboundAt[in.SenderID] = later(t.contact.InboundAt[in.SenderID], in.At.UTC())
+	m := &Message{
+		ID: e.MessageID, ContactID: t.contact.ID, Inbound: true, Channel: channel, SenderID: in.SenderID,
+		Kind: string(in.Kind), Text: in.Text, At: in.At.UTC(), ProviderID: in.ProviderID,
+	}
+	if len(addresses) > 0 {
+		m.Address = addresses[0]
+	}
+	if in.Kind == InboundMedia || in.Kind == InboundOther {
+		m.Kind = in.MediaType
+	}
+	t.messages[m.ID] = m
+	t.effects.MessageID = m.ID
+	if in.Kind == InboundOther {
+		return nil // a reaction, a system notice: nothing to answer
+	}
+	t.answer(m, in)
+	return nil
+}
+
+// channelOf returns the channel of one of the merchant's senders.
+func (t *tx) channelOf(senderID string) Channel {
+	for _, c := range Channels {
+		if t.Merchant.Senders[c] == senderID && senderID != "" {
+			return c
+		}
+	}
+	return ChannelUnknown
+}
+
+func (t *tx) setConsent(channel Channel, consent Consent) {
+	if t.contact.Consent == nil {
+		t.contact.Consent = map[Channel]Consent{}
+	}
+	t.contact.Consent[channel] = consent
+}
+
+// resent sends the payment or the receipt message once more.
+func (t *tx) resent(e Resent) error {
+	r := t.request(e.RequestID)
+	if r == nil {
+		return NotFound("payment request")
+	}
+	on := PaymentAskedAgain
+	if e.Purpose == PurposeReceipt || e.Purpose == "" && slices.Contains(withReceipt, r.Lifecycle) {
+		on = ReceiptAskedAgain
+	}
+	if t.contact.Consent[r.Channel] == ConsentOptedOut {
+		t.effects.RequestID = r.ID
+		t.refuse(r, on, optedOut(t.contact, r.Channel))
+		return nil
+	}
+	return t.onRequest(r.ID, on, nil)
+}
+
+// agentWrote queues what an agent wrote, and the agent answers from now on.
+func (t *tx) agentWrote(e AgentWrote) error {
+	if t.contact.Consent[e.Channel] == ConsentOptedOut {
+		t.effects.Refused = optedOut(t.contact, e.Channel)
+		return nil
+	}
+	to := t.replyAddress(e.Channel)
+	if to.Value == "" {
+		t.effects.Refused = Refused("no_address", "the customer has no address on %s", e.Channel)
+		return nil
+	}
+	t.contact.Mode, t.contact.Agent = t.nextMode("AgentWrote"), e.Agent
+	t.effects.MessageID = e.MessageID
+	t.queue(&Message{ID: e.MessageID, Channel: e.Channel, Address: to, Purpose: PurposeAgent, Text: e.Text, By: e.Agent})
+	return nil
+}
+
+// replyAddress returns where a contact is written to on a channel: a phone
+// number, or on WhatsApp a user id if there is no number.
+func (t *tx) replyAddress(channel Channel) Address {
+	for _, kind := range []AddressKind{AddressPhone, AddressUser} {
+		for _, a := range t.contact.Addresses {
+			if a.Kind == kind && (kind == AddressPhone || channel == WhatsApp) {
+				return a
+			}
+		}
+	}
+	return Address{}
+}
+
+// nextMode looks the conversation's mode up in its table.
+func (t *tx) nextMode(on EventKind) Mode {
+	for _, e := range modeEdges {
+		if e.From == t.contact.Mode && e.On == on {
+			return e.To
+		}
+	}
+	return t.contact.Mode
+}

@@ -1,0 +1,715 @@
+package conversations
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// paymentTx is one trigger on one payment request: what the guards look at and
+// the effects change.
+type paymentTx struct {
+	*tx
+	r         *PaymentRequest
+	a         *Attempt       // the attempt concerned, nil if none
+	earlier   bool           // another attempt than a was in flight before
+	repeated  bool           // the answer left the attempt's state as it was
+	was       Lifecycle      // before the edge
+	start     AttemptStarted // of AttemptBegun
+	context   CaptureContext // of CheckoutStarted
+	result    Result         // of an answer
+	op        *Operation     // of an operation's outcome
+	reason    string
+	elsewhere string
+}
+
+// onRequest applies one trigger to a payment request by its table.
+func (t *tx) onRequest(id string, on Trigger, fill func(*paymentTx)) error {
+	r := t.request(id)
+	if r == nil {
+		return NotFound("payment request")
+	}
+	t.effects.RequestID = id
+	p := &paymentTx{tx: t, r: r, was: r.Lifecycle}
+	if fill != nil {
+		fill(p)
+	}
+	p.take(on)
+	return nil
+}
+
+// take looks the trigger up and follows the edge, or refuses.
+func (p *paymentTx) take(on Trigger) {
+	edge, refused := p.edge(on)
+	if refused != nil {
+		p.refuse(p.r, on, refused)
+		return
+	}
+	p.follow(edge)
+}
+
+func (p *paymentTx) edge(on Trigger) (Edge, *Error) {
+	var refused *Error
+	for _, e := range paymentEdges {
+		if e.On != on || !slices.Contains(e.From, p.r.Lifecycle) {
+			continue
+		}
+		no := guards[e.If](p)
+		if no == nil {
+			return e, nil
+		}
+		if refused == nil {
+			refused = no
+		}
+	}
+	if refused == nil {
+		refused = noEdge(p.r.Lifecycle)
+	}
+	return Edge{}, refused
+}
+
+func (p *paymentTx) follow(e Edge) {
+	if e.To != LifecycleUnknown {
+		p.r.Lifecycle = e.To
+	}
+	for _, do := range e.Do {
+		paymentEffects[do](p)
+	}
+	p.listInContact()
+	if p.repeated {
+		return
+	}
+	if milestone, ok := loggedMilestones[e.Log]; ok {
+		if !p.mark(p.r, milestone) && !slices.Contains(repeatable, e.Log) {
+			return
+		}
+	}
+	if e.Log != "" {
+		p.log(p.r, e.Log, func(l *LoggedEvent) {
+			l.Milestone = loggedMilestones[e.Log]
+			if p.a != nil {
+				l.Attempt = p.a.N
+				if l.Reason == "" {
+					l.Reason = p.a.Result.Reason
+				}
+			}
+			if p.op != nil {
+				l.Attempt, l.Reason = p.op.Attempt, p.op.Reason
+			}
+		})
+	}
+}
+
+// loggedMilestones are the milestones that a row's event marks.
+var loggedMilestones = map[string]Milestone{
+	"opened": MilestoneOpened, "checkout_started": MilestoneCheckoutStarted, "authenticating": MilestoneAuthenticating,
+	"declined": MilestoneDeclined, "paid": MilestonePaid, "authorized": MilestonePaid, "late_payment": MilestonePaid,
+	"receipt_viewed": MilestoneReceiptViewed,
+}
+
+// repeatable are the milestones whose event is shown every time.
+var repeatable = []string{"declined", "paid", "authorized", "late_payment", "authenticating"}
+
+// listInContact keeps the contact's list of requests that still run.
+func (p *paymentTx) listInContact() {
+	runs := p.r.Lifecycle == Open || p.r.Lifecycle == Processing || p.r.Lifecycle == InReview
+	at := slices.Index(p.contact.Requests, p.r.ID)
+	switch {
+	case runs && at < 0:
+		p.contact.Requests = append(p.contact.Requests, p.r.ID)
+	case !runs && at >= 0:
+		p.contact.Requests = slices.Delete(p.contact.Requests, at, at+1)
+	}
+}
+
+// deadline returns the end of the window that runs.
+func (r *PaymentRequest) deadline() time.Time {
+	if r.PayBy != nil {
+		return *r.PayBy
+	}
+	return r.OpenBy
+}
+
+func (r *PaymentRequest) opened() bool { return r.PayBy != nil }
+
+// tries counts the customer's tries.
+func (r *PaymentRequest) tries() int {
+	n := 0
+	for _, a := range r.Attempts {
+		if a.State == AttemptDeclined || a.State == AttemptReversed {
+			n++
+		}
+	}
+	return n
+}
+
+// guards are the questions that narrow an edge: nil is yes, an *Error no.
+var guards = map[Guard]func(*paymentTx) *Error{
+	Always: func(*paymentTx) *Error { return nil },
+	IfUnopened: func(p *paymentTx) *Error {
+		if p.r.opened() {
+			return Refused("opened", "the link was opened before")
+		}
+		return p.windowRuns()
+	},
+	IfOpened: func(p *paymentTx) *Error { return p.isOpened() },
+	IfInWindow: func(p *paymentTx) *Error {
+		if no := p.isOpened(); no != nil {
+			return no
+		}
+		return p.windowRuns()
+	},
+	IfPayable: func(p *paymentTx) *Error {
+		if no := p.isOpened(); no != nil {
+			return no
+		}
+		if p.r.Superseded {
+			return Refused("superseded", "another payment request has taken this order")
+		}
+		return p.windowRuns()
+	},
+	IfWindowOver: func(p *paymentTx) *Error {
+		if p.now.Before(p.r.deadline()) {
+			return Refused("window_open", "the window has not ended")
+		}
+		return nil
+	},
+	IfNotSuperseded: func(p *paymentTx) *Error {
+		if p.r.Superseded {
+			return Refused("superseded", "another payment request has taken this order")
+		}
+		return nil
+	},
+	IfEarlierAttempt: func(p *paymentTx) *Error {
+		if !p.earlier {
+			return Refused("in_flight", "this attempt was in flight")
+		}
+		return nil
+	},
+	IfLastTry: func(p *paymentTx) *Error {
+		if p.Merchant.MaxAttempts <= 0 || p.r.tries() < p.Merchant.MaxAttempts {
+			return Refused("tries_left", "more attempts are allowed")
+		}
+		return nil
+	},
+	IfPaidElsewhere: func(p *paymentTx) *Error {
+		if p.r.PaidElsewhere == "" {
+			return Refused("not_paid_elsewhere", "the order was not paid through another request")
+		}
+		return nil
+	},
+	IfRefundedInFull: func(p *paymentTx) *Error {
+		if p.r.RefundedMinor+p.op.Amount.Minor < p.r.CapturedMinor {
+			return Refused("not_refunded_in_full", "more can be refunded")
+		}
+		return nil
+	},
+	IfCounts: func(p *paymentTx) *Error {
+		if p.op == nil || p.op.Attempt != p.r.PaidBy {
+			return Refused("not_the_payment", "this is not the money that counts")
+		}
+		return nil
+	},
+}
+
+func (p *paymentTx) isOpened() *Error {
+	if !p.r.opened() {
+		return Refused("not_opened", "the customer has not opened the link")
+	}
+	return nil
+}
+
+func (p *paymentTx) windowRuns() *Error {
+	if !p.now.Before(p.r.deadline()) {
+		return Refused("window_ended", "the time for this payment request has ended")
+	}
+	return nil
+}
+
+// noEdge says why a lifecycle does not allow something, by the lifecycle.
+func noEdge(l Lifecycle) *Error {
+	switch l {
+	case Processing:
+		return Refused("processing", "a payment is being processed; wait for its outcome")
+	case InReview:
+		return Refused("in_review", "the payment is under review")
+	case Open:
+		return Refused("not_paid", "the payment request is still open")
+	}
+	return Refused(string(l), "the payment request is %s", strings.ReplaceAll(string(l), "_", " "))
+}
+
+// paymentEffects turn the effects of the table into entries of the commit.
+var paymentEffects = map[Effect]func(*paymentTx){
+	SendPayment:   func(p *paymentTx) { p.sendAbout(p.r, PurposePayment) },
+	SendReceipt:   func(p *paymentTx) { p.sendAbout(p.r, PurposeReceipt) },
+	SendCancelled: func(p *paymentTx) { p.sendAbout(p.r, PurposeCancelled) },
+	StartPayWindow: func(p *paymentTx) {
+		end := p.now.Add(p.r.TimeToPay)
+		p.r.PayBy = &end
+	},
+	WatchWindow:  func(p *paymentTx) { p.setTimer(TimerWindow, p.r.ID, 0, p.r.deadline()) },
+	ForgetWindow: func(p *paymentTx) { p.clearTimer(TimerWindow, p.r.ID, 0) },
+	ExtendWindow: func(p *paymentTx) {
+		if p.r.opened() {
+			end := later(*p.r.PayBy, p.now.Add(p.r.TimeToPay))
+			p.r.PayBy = &end
+			return
+		}
+		p.r.OpenBy = later(p.r.OpenBy, p.now.Add(p.r.TimeToOpen))
+	},
+	GiveGrace: func(p *paymentTx) {
+		if p.r.opened() && !p.now.Before(*p.r.PayBy) {
+			end := p.now.Add(p.Timings.DeclineGrace)
+			p.r.PayBy = &end
+		}
+	},
+	KeepContext: func(p *paymentTx) {
+		p.r.Contexts = slices.DeleteFunc(p.r.Contexts, func(c CaptureContext) bool { return !p.now.Before(c.ExpiresAt) })
+		p.r.Contexts = append(p.r.Contexts, p.context)
+	},
+	StartAttempt:    startAttempt,
+	AskLater:        askLater,
+	ForgetAsking:    forgetAsking,
+	WaitForCustomer: func(p *paymentTx) { p.askAt(p.now.Add(p.Timings.AuthenticateIn)) },
+	AskPlatform: func(p *paymentTx) {
+		p.a.Asked++
+		p.outbox(OutboxEntry{Kind: OutboxInquiry, RequestID: p.r.ID, Attempt: p.a.N})
+	},
+	TakeMoney:      takeMoney,
+	GiveBackHold:   func(p *paymentTx) { p.giveBack(p.a, p.giveBackReason()) },
+	GiveBackSecond: func(p *paymentTx) { p.giveBack(p.a, "second_success") },
+	GiveBackMoney:  func(p *paymentTx) { p.giveBack(p.r.Attempt(p.r.PaidBy), "order_already_paid") },
+	NameReason: func(p *paymentTx) {
+		switch {
+		case p.r.Lifecycle == Expired && p.r.opened():
+			p.r.Reason = ReasonNotPaid
+		case p.r.Lifecycle == Expired:
+			p.r.Reason = ReasonNotOpened
+		case p.r.Lifecycle == Failed:
+			p.r.Reason = ReasonTooManyAttempts
+		case p.r.PaidElsewhere != "":
+			p.r.Reason = ReasonAlreadyPaid
+		default:
+			p.r.Reason = p.reason
+		}
+	},
+	ForgetReason:   func(p *paymentTx) { p.r.Reason = "" },
+	MarkSuperseded: func(p *paymentTx) { p.r.Superseded = true },
+	MarkElsewhere:  func(p *paymentTx) { p.r.PaidElsewhere = p.elsewhere },
+	Count: func(p *paymentTx) {
+		switch p.op.Kind {
+		case OperationCapture:
+			p.r.CapturedMinor += p.op.Amount.Minor
+		case OperationReversal, OperationVoid:
+			p.r.ReversedMinor += p.op.Amount.Minor
+			if p.op.Kind == OperationVoid {
+				p.r.CapturedMinor -= p.op.Amount.Minor
+			}
+		case OperationRefund:
+			p.r.RefundedMinor += p.op.Amount.Minor
+		}
+	},
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func startAttempt(p *paymentTx) {
+	n := len(p.r.Attempts) + 1
+	p.r.Attempts = append(p.r.Attempts, Attempt{
+		N:              n,
+		Code:           fmt.Sprintf("%s-%d", p.r.ID, n),
+		TransactionID:  fmt.Sprintf("%s%03d", strings.ToUpper(strings.TrimPrefix(p.r.ID, requestPrefix)), n),
+		Platform:       p.start.Platform,
+		State:          AttemptSending,
+		Amount:         p.r.Order.Total,
+		Capture:        p.r.Capture,
+		StartedAt:      p.now,
+		SendBy:         p.now.Add(p.Timings.SendWithin),
+		TokenExpiresAt: p.start.TokenExpiresAt,
+		Result:         Result{CardBrand: p.start.CardBrand, CardLast4: p.start.CardLast4},
+	})
+	p.a = &p.r.Attempts[n-1]
+}
+
+// askLater sets when the platform is asked next about the attempt: at the
+// documented pace while it is not settled, then at one hour and one day all the
+// same; a review has only the latter.
+func askLater(p *paymentTx) {
+	if p.a == nil {
+		return
+	}
+	var steps []time.Duration
+	if p.a.State != AttemptInReview && p.a.State != AttemptNotFound {
+		steps = append(steps, p.Timings.RecoverAfter)
+		steps = append(steps, p.Timings.AskAfter...)
+		steps = append(steps, p.a.TokenExpiresAt.Add(p.Timings.TokenGrace).Sub(p.a.StartedAt))
+		slices.Sort(steps)
+	}
+	steps = append(steps, p.Timings.LateAskAfter...)
+	for _, step := range steps {
+		if at := p.a.StartedAt.Add(step); at.After(p.now) {
+			p.askAt(at)
+			return
+		}
+	}
+	if p.a.State == AttemptNotFound {
+		forgetAsking(p)
+		return
+	}
+	p.askAt(p.now.Add(p.lastStep())) // unsettled beyond the timetable: keep asking, slowly
+}
+
+// lastStep is the wait between questions beyond the timetable.
+func (p *paymentTx) lastStep() time.Duration {
+	if n := len(p.Timings.LateAskAfter); n > 0 {
+		return p.Timings.LateAskAfter[n-1]
+	}
+	return time.Hour
+}
+
+func (p *paymentTx) askAt(at time.Time) {
+	p.a.AskAt = &at
+	p.setTimer(TimerAttempt, p.r.ID, p.a.N, at)
+}
+
+func forgetAsking(p *paymentTx) {
+	if p.a != nil && p.a.AskAt != nil {
+		p.a.AskAt = nil
+		p.clearTimer(TimerAttempt, p.r.ID, p.a.N)
+	}
+}
+
+// notFoundIsFinal tells whether "nothing there" may be concluded now: the
+// token is dead, and the last search of the timetable was made.
+func (p *paymentTx) notFoundIsFinal() bool {
+	end := p.a.TokenExpiresAt.Add(p.Timings.TokenGrace)
+	for _, step := range append([]time.Duration{p.Timings.RecoverAfter}, p.Timings.AskAfter...) {
+		end = later(end, p.a.StartedAt.Add(step))
+	}
+	return !p.now.Before(end)
+}
+
+// takeMoney records the money that counts: totals, the frozen receipt, and for
+// money that came late what the merchant's policy says.
+func takeMoney(p *paymentTx) {
+	forgetAsking(p)
+	a, r := p.a, p.r
+	r.PaidBy = a.N
+	paid := a.Amount
+	r.AuthorizedMinor = paid.Minor
+	if r.Lifecycle == Paid {
+		r.CapturedMinor = paid.Minor
+	}
+	late := p.was != Processing && p.was != InReview || p.earlier
+	r.Late = r.Late || late
+	r.Receipt = &Receipt{
+		Number: strings.ToUpper(strings.TrimPrefix(r.ID, requestPrefix)), IssuedAt: p.now,
+		MerchantName: p.Merchant.Name, MerchantContact: p.Merchant.Contact,
+		Order: r.Order, Paid: paid, Captured: r.Lifecycle == Paid,
+		CardBrand: a.Result.CardBrand, CardLast4: a.Result.CardLast4,
+		ApprovalCode: a.Result.ApprovalCode, ReconciliationID: a.Result.ReconciliationID,
+		Late: late, Sandbox: r.Sandbox,
+	}
+	policy := p.Merchant.LatePayment
+	back := r.PaidElsewhere != "" ||
+		p.was == Expired && policy.ReverseAfterExpiry ||
+		p.was == Failed && policy.ReverseAfterFailure ||
+		p.was == Cancelled && policy.ReverseAfterCancellation
+	switch {
+	case r.PaidElsewhere != "":
+		p.giveBack(a, "order_already_paid")
+	case back:
+		p.giveBack(a, "late_payment")
+	case r.Superseded:
+		p.outbox(OutboxEntry{Kind: OutboxHolder, RequestID: r.ID})
+	}
+	r.Reason = ""
+	if back {
+		r.Reason = ReasonReversing
+	}
+}
+
+// ReasonReversing beside paid or authorized says that the money is being given
+// back.
+const ReasonReversing = "being_reversed"
+
+func (p *paymentTx) giveBackReason() string {
+	switch p.a.Result.Outcome {
+	case OutcomePartial:
+		return "partial"
+	case OutcomeRiskDeclined:
+		return "risk_declined"
+	}
+	return "review_rejected"
+}
+
+// giveBack starts the operation that returns what an attempt holds or took.
+func (p *paymentTx) giveBack(a *Attempt, reason string) {
+	forgetAsking(p)
+	kind := OperationReversal
+	if a.State == AttemptCaptured {
+		kind = OperationVoid
+	}
+	amount := a.Result.Amount
+	if amount.IsZero() {
+		amount = a.Amount
+	}
+	op := Operation{
+		ID: fmt.Sprintf("%s-op%d", p.r.ID, len(p.r.Operations)+1), Kind: kind, Attempt: a.N, PaymentID: a.Result.PaymentID,
+		Amount: amount, State: OperationPending, Reason: reason, StartedAt: p.now,
+	}
+	p.r.Operations = append(p.r.Operations, op)
+	p.outbox(OutboxEntry{Kind: OutboxOperation, RequestID: p.r.ID, Operation: op.ID})
+}
+
+// created makes a payment request.
+func (t *tx) created(e Created) error {
+	r := e.Request.clone()
+	r.Lifecycle, r.CreatedAt = LifecycleUnknown, t.now
+	r.OpenBy = t.now.Add(r.TimeToOpen)
+	t.requests[r.ID] = r
+	if t.contact == nil {
+		t.contact = newContact(r.ContactID, r.MerchantID, t.now)
+	}
+	t.learn([]Address{{Kind: AddressPhone, Value: r.Phone}})
+	t.contact.Latest = r.ID
+	t.effects.RequestID = r.ID
+	if t.contact.Consent[r.Channel] == ConsentOptedOut {
+		return optedOut(t.contact, r.Channel)
+	}
+	p := &paymentTx{tx: t, r: r}
+	p.take(Requested)
+	return nil
+}
+
+// optedOut refuses a channel, naming those that are left.
+func optedOut(c *Contact, channel Channel) *Error {
+	var left []string
+	for _, other := range Channels {
+		if c.Consent[other] != ConsentOptedOut {
+			left = append(left, string(other))
+		}
+	}
+	rest := "no channel is left"
+	if len(left) > 0 {
+		rest = "still allowed: " + strings.Join(left, ", ")
+	}
+	e := Refused("opted_out", "the customer has opted out of %s; %s", channel, rest)
+	e.Field = "channel"
+	return e
+}
+
+// attemptTriggers say what a platform's outcome means.
+var attemptTriggers = map[Outcome]Trigger{
+	OutcomeUnknown: AnswerLost, OutcomeAuthorized: MoneyHeld, OutcomeCaptured: MoneyTaken, OutcomeInReview: ReviewAsked,
+	OutcomePartial: PartlyHeld, OutcomeRiskDeclined: RiskRefused, OutcomeDeclined: Declined,
+	OutcomeAuthenticationPending: AuthenticationAsked, OutcomeNotTaken: NothingTaken, OutcomeNotFound: NothingFound,
+	OutcomeReversed: NothingTaken,
+}
+
+func (t *tx) attemptAnswered(e AttemptAnswered) error {
+	t.ack(e.EntryID)
+	on, ok := attemptTriggers[e.Result.Outcome]
+	if !ok {
+		return Invalid("outcome", "%q is not an outcome", clip(string(e.Result.Outcome), 20))
+	}
+	return t.onAttempt(e.RequestID, e.Attempt, on, e.Result)
+}
+
+// onAttempt applies a trigger to an attempt by its table, and then to its
+// payment request. An answer that tells nothing new changes nothing.
+func (t *tx) onAttempt(requestID string, n int, on Trigger, result Result) error {
+	r := t.request(requestID)
+	if r == nil {
+		return NotFound("payment request")
+	}
+	t.effects.RequestID = requestID
+	a := r.Attempt(n)
+	if a == nil {
+		return NotFound("attempt")
+	}
+	p := &paymentTx{tx: t, r: r, a: a, was: r.Lifecycle, result: result}
+	if flying := r.InFlight(); flying != nil && flying.N != n {
+		p.earlier = true
+	} else if flying == nil {
+		p.earlier = r.Lifecycle == Processing
+	}
+	if on == NothingFound && !p.notFoundIsFinal() {
+		on = AnswerLost // it may still show up
+	}
+	i := slices.IndexFunc(attemptEdges, func(e AttemptEdge) bool { return e.On == on && slices.Contains(e.From, a.State) })
+	if i < 0 {
+		return nil // nothing new
+	}
+	p.repeated = a.State == attemptEdges[i].To
+	a.State = attemptEdges[i].To
+	a.Result = merged(a.Result, result)
+	if a.State.settled() && a.SettledAt == nil {
+		a.SettledAt = &t.now
+	}
+	p.take(on)
+	return nil
+}
+
+// merged adds what a later answer told to what was known.
+func merged(known, told Result) Result {
+	if told.Outcome == "" || told.Outcome == OutcomeUnknown && known.Outcome != "" {
+		told.Outcome = known.Outcome
+	}
+	for _, f := range []struct{ to, from *string }{
+		{&told.Reason, &known.Reason}, {&told.PaymentID, &known.PaymentID}, {&told.ReconciliationID, &known.ReconciliationID},
+		{&told.ApprovalCode, &known.ApprovalCode}, {&told.CardBrand, &known.CardBrand}, {&told.CardLast4, &known.CardLast4},
+	} {
+		if *f.to == "" {
+			*f.to = *f.from
+		}
+	}
+	if told.Amount.IsZero() {
+		told.Amount = known.Amount
+	}
+	if told.At == nil {
+		told.At = known.At
+	}
+	return told
+}
+
+func (t *tx) reviewDecided(e ReviewDecided) error {
+	r := t.request(e.RequestID)
+	if r == nil {
+		return NotFound("payment request")
+	}
+	a := r.Attempt(e.Attempt)
+	switch {
+	case a == nil:
+		return NotFound("attempt")
+	case !e.Accepted:
+		return t.onAttempt(e.RequestID, e.Attempt, ReviewRejected, Result{})
+	case a.Capture:
+		return t.onAttempt(e.RequestID, e.Attempt, MoneyTaken, Result{Outcome: OutcomeCaptured})
+	}
+	return t.onAttempt(e.RequestID, e.Attempt, MoneyHeld, Result{Outcome: OutcomeAuthorized})
+}
+
+// maxOperationTries is when an operation that stays unknown is shown as
+// failed, for a person to look at.
+const maxOperationTries = 12
+
+func (t *tx) operationAnswered(e OperationAnswered) error {
+	t.ack(e.EntryID)
+	r := t.request(e.RequestID)
+	if r == nil {
+		return NotFound("payment request")
+	}
+	t.effects.RequestID = r.ID
+	i := slices.IndexFunc(r.Operations, func(o Operation) bool { return o.ID == e.OperationID })
+	if i < 0 {
+		return NotFound("operation")
+	}
+	op := &r.Operations[i]
+	if op.State == OperationSucceeded || op.State == OperationFailed {
+		return nil
+	}
+	op.Tries++
+	op.State, op.Error = e.State, e.Error
+	if op.State == OperationUnsettled && op.Tries >= maxOperationTries {
+		op.State = OperationFailed
+	}
+	p := &paymentTx{tx: t, r: r, was: r.Lifecycle, op: op}
+	switch op.State {
+	case OperationSucceeded:
+		op.SettledAt, op.DueAt = &t.now, nil
+		return p.operationDone()
+	case OperationFailed:
+		op.SettledAt, op.DueAt = &t.now, nil
+		p.take(OperationDidNotSucceed)
+	default:
+		due := t.now.Add(t.Timings.RetryOperationIn << (op.Tries - 1))
+		op.DueAt = &due
+		t.setTimer(TimerOperation, r.ID, i+1, due)
+	}
+	return nil
+}
+
+func (p *paymentTx) operationDone() error {
+	switch p.op.Kind {
+	case OperationCapture:
+		p.take(CaptureDone)
+	case OperationRefund:
+		p.take(RefundDone)
+	default:
+		a := p.r.Attempt(p.op.Attempt)
+		if a.State == AttemptReversing {
+			op := p.op
+			if err := p.onAttempt(p.r.ID, a.N, HoldReleased, Result{}); err != nil {
+				return err
+			}
+			p.op = op
+			return nil
+		}
+		a.State = AttemptReversed
+		p.take(ReversalDone)
+	}
+	return nil
+}
+
+// timerFired compares a timer with the state's own deadline: a timer is only a
+// hint.
+func (t *tx) timerFired(timer Timer) error {
+	if timer.Kind == TimerMessage {
+		return t.messageDue(timer)
+	}
+	r := t.request(timer.ID)
+	if r == nil {
+		t.clearTimer(timer.Kind, timer.ID, timer.N)
+		return nil
+	}
+	t.effects.RequestID = r.ID
+	switch timer.Kind {
+	case TimerWindow:
+		t.clearTimer(timer.Kind, timer.ID, 0)
+		if r.Lifecycle == Open && t.now.Before(r.deadline()) {
+			t.effects.Timers = nil
+			return ErrNothing // it was moved meanwhile
+		}
+		if r.Lifecycle == Open || r.Lifecycle == Processing {
+			return t.onRequest(r.ID, WindowEnded, nil)
+		}
+		return nil
+	case TimerAttempt:
+		a := r.Attempt(timer.N)
+		if a == nil || a.AskAt == nil {
+			t.clearTimer(timer.Kind, timer.ID, timer.N)
+			return nil
+		}
+		if t.now.Before(*a.AskAt) {
+			return ErrNothing
+		}
+		a.AskAt = nil
+		t.clearTimer(timer.Kind, timer.ID, timer.N)
+		if a.State == AttemptAuthenticating {
+			return t.onAttempt(r.ID, a.N, AuthenticationLeft, Result{Reason: "authentication_abandoned"})
+		}
+		return t.onAttempt(r.ID, a.N, AnswerOverdue, Result{})
+	case TimerOperation:
+		if timer.N < 1 || timer.N > len(r.Operations) || r.Operations[timer.N-1].DueAt == nil {
+			t.clearTimer(timer.Kind, timer.ID, timer.N)
+			return nil
+		}
+		op := &r.Operations[timer.N-1]
+		if t.now.Before(*op.DueAt) {
+			return ErrNothing
+		}
+		op.DueAt = nil
+		t.clearTimer(timer.Kind, timer.ID, timer.N)
+		t.outbox(OutboxEntry{Kind: OutboxOperation, RequestID: r.ID, Operation: op.ID})
+		return nil
+	}
+	return Invalid("kind", "%q is not a timer", clip(string(timer.Kind), 20))
+}

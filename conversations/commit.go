@@ -1,0 +1,271 @@
+package conversations
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// commit is one try to write what an event makes of a contact, against the
+// version that the event was applied to.
+type commit struct {
+	s       *Store
+	p       int
+	known   *knownContact
+	event   Event
+	once    Once
+	changed State
+	effects Effects
+	writes  writes
+
+	names []string // KEYS
+	index map[string]int
+	ops   []any // the operations in ARGV
+	next  *knownContact
+}
+
+// answer is what the script said. known is what the contact is now, after
+// "done" and "conflict".
+type answer struct {
+	word  string
+	value string
+	known *knownContact
+}
+
+// fixedKeys is how many KEYS come before the documents.
+const fixedKeys = 8
+
+func (c *commit) run(ctx context.Context) (answer, error) {
+	state, err := c.build()
+	if err != nil {
+		return answer{}, err
+	}
+	if c.changesNothing(state) {
+		return answer{word: "unchanged"}, nil
+	}
+	dedupe, value := "0", ""
+	if c.once.Key != "" {
+		b, err := json.Marshal(first{Hash: c.once.Hash, RequestID: c.effects.RequestID, Refused: c.effects.Refused})
+		if err != nil {
+			return answer{}, fmt.Errorf("conversations: writing a dedupe key: %w", err)
+		}
+		dedupe, value = "1", string(b)
+	}
+	fresh := 0
+	if c.writes.fresh != "" {
+		fresh = c.key(c.s.keys.request(c.p, c.writes.fresh))
+	}
+	keep := c.s.o.Retention
+	args := append([]any{
+		string(c.event.Kind()), c.known.version, state, ms(keep.Money), ms(keep.Commits),
+		dedupe, value, ms(keep.Dedupe), len(c.known.documents), fresh,
+	}, c.ops...)
+	reply, err := c.s.runCommit(ctx, c.p, c.event, c.names, args)
+	if err != nil {
+		return answer{}, err
+	}
+	return c.read(reply)
+}
+
+func ms(d time.Duration) int64 { return d.Milliseconds() }
+
+// build lists the keys and operations, and returns the contact's new state.
+func (c *commit) build() (string, error) {
+	s, p, id := c.s, c.p, c.known.id
+	merchantID := c.changed.Contact.MerchantID
+	contact, dedupe := s.keys.contact(p, id), s.keys.contact(p, id)
+	if c.once.Key != "" {
+		dedupe = s.keys.dedupe(p, merchantID+"/"+c.once.Key)
+	}
+	c.names = []string{
+		contact, s.keys.commit(p, randomText(idLength)), dedupe, s.keys.outbox(p), s.keys.timers(p),
+		s.keys.feed(p), s.keys.transcript(p, id), s.keys.requests(p, merchantID),
+	}
+	c.index = map[string]int{}
+	for _, d := range slices.Sorted(maps.Keys(c.known.documents)) {
+		c.key(s.documentKey(p, d))
+	}
+	state, err := json.Marshal(c.changed.Contact)
+	if err != nil {
+		return "", fmt.Errorf("conversations: writing a contact: %w", err)
+	}
+	c.next = &knownContact{id: id, state: string(state), documents: maps.Clone(c.known.documents)}
+	if err := c.buildDocuments(); err != nil {
+		return "", err
+	}
+	c.buildEffects()
+	return string(state), c.buildEvents(merchantID)
+}
+
+// key returns the place of a key in KEYS, adding it.
+func (c *commit) key(name string) int {
+	if i, ok := c.index[name]; ok {
+		return i
+	}
+	c.names = append(c.names, name)
+	c.index[name] = len(c.names)
+	return len(c.names)
+}
+
+func (c *commit) do(op ...any) { c.ops = append(c.ops, op...) }
+
+func (c *commit) buildDocuments() error {
+	keep := c.s.o.Retention
+	write := func(id string, thing any, lifetime time.Duration) error {
+		b, err := json.Marshal(thing)
+		if err != nil {
+			return fmt.Errorf("conversations: writing %s: %w", id, err)
+		}
+		text := string(b)
+		if text != c.known.documents[id] {
+			c.do("set", c.key(c.s.documentKey(c.p, id)), text, ms(lifetime))
+			c.next.documents[id] = text
+		}
+		return nil
+	}
+	for id, r := range c.changed.Requests {
+		if err := write(id, r, keep.Money); err != nil {
+			return err
+		}
+		if c.known.documents[id] == "" {
+			c.do("listed", id, r.CreatedAt.UnixMilli())
+		}
+	}
+	for id, m := range c.changed.Messages {
+		if err := write(id, m, keep.Chats); err != nil {
+			return err
+		}
+		if c.known.documents[id] == "" {
+			c.do("said", id, m.At.UnixMilli(), ms(keep.Chats))
+		}
+	}
+	for code, id := range c.writes.links {
+		c.do("set", c.key(c.s.keys.link(c.p, code)), id, ms(keep.Money))
+	}
+	return nil
+}
+
+func (c *commit) buildEffects() {
+	for _, id := range c.effects.Acks {
+		c.do("ack", id)
+	}
+	for _, t := range c.effects.Timers {
+		if t.At.IsZero() {
+			c.do("untimer", t.member())
+		} else {
+			c.do("timer", t.member(), t.At.UnixMilli())
+		}
+	}
+	for _, e := range c.effects.Outbox {
+		b, _ := json.Marshal(e) // strings and a number: cannot fail
+		c.do("out", string(b))
+	}
+}
+
+func (c *commit) buildEvents(merchantID string) error {
+	oldest := c.s.Now().Add(-c.s.o.Retention.Feed).UnixMilli()
+	for _, e := range c.effects.Events {
+		b, err := json.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("conversations: writing an event: %w", err)
+		}
+		c.do("event", c.key(c.s.keys.log(c.p, e.RequestID)), e.Seq, string(b), ms(c.s.o.Retention.Money))
+		c.do("feed", merchantID, e.RequestID, string(b), oldest)
+	}
+	return nil
+}
+
+// changesNothing tells that there is nothing to write: a refusal that is on
+// record already, or evidence that was known.
+func (c *commit) changesNothing(state string) bool {
+	return len(c.ops) == 0 && state == c.known.state && c.once.Key == ""
+}
+
+func (c *commit) read(reply []string) (answer, error) {
+	if len(reply) < 2 {
+		return answer{}, fmt.Errorf("conversations: commit.lua answered %d values", len(reply))
+	}
+	a := answer{word: reply[0], value: reply[1]}
+	switch a.word {
+	case "done":
+		c.next.version = reply[1]
+		a.known = c.next
+	case "conflict":
+		a.known = &knownContact{id: c.known.id, version: reply[1], state: reply[2], documents: map[string]document{}}
+		for i, id := range slices.Sorted(maps.Keys(c.known.documents)) {
+			a.known.documents[id] = reply[3+i]
+		}
+	}
+	return a, nil
+}
+
+// recordsMoney tells whether an event's commit must have reached replicas.
+func recordsMoney(e Event) bool {
+	switch e.(type) {
+	case AttemptStarted, AttemptAnswered, OperationAnswered, ReviewDecided:
+		return true
+	}
+	return false
+}
+
+// ErrTooFewReplicas is returned by Apply when a commit of money was made, but
+// fewer replicas than configured confirmed it in time.
+var ErrTooFewReplicas = &Error{Code: CodeUnavailable, Reason: "too_few_replicas", Message: "the payment could not be recorded safely, try again"}
+
+// runCommit runs the script. Commits of money, where replicas are demanded,
+// run on one connection with the WAIT that asks for them.
+func (s *Store) runCommit(ctx context.Context, p int, e Event, names []string, args []any) ([]string, error) {
+	if s.o.WaitReplicas == 0 || !recordsMoney(e) {
+		reply, err := commitScript.Run(ctx, s.rdb, names, args...).StringSlice()
+		if err != nil {
+			return nil, Unavailable(fmt.Errorf("commit %s: %w", e.Kind(), err))
+		}
+		return reply, nil
+	}
+	conn, err := s.masterConn(ctx, names[0])
+	if err != nil {
+		return nil, Unavailable(fmt.Errorf("commit %s: %w", e.Kind(), err))
+	}
+	defer conn.Close()
+	reply, err := commitScript.Run(ctx, conn, names, args...).StringSlice()
+	if err != nil {
+		return nil, Unavailable(fmt.Errorf("commit %s: %w", e.Kind(), err))
+	}
+	if reply[0] != "done" {
+		return reply, nil
+	}
+	have, err := conn.Wait(ctx, s.o.WaitReplicas, time.Second).Result()
+	if err != nil || have < int64(s.o.WaitReplicas) {
+		s.log.ErrorContext(ctx, "too few replicas confirmed a commit of money", "event", e.Kind(), "replicas", have, "wanted", s.o.WaitReplicas)
+		if _, before := e.(AttemptStarted); before {
+			return nil, ErrTooFewReplicas
+		}
+	}
+	return reply, nil
+}
+
+// masterConn returns a connection of its own to the master of a key's slot.
+func (s *Store) masterConn(ctx context.Context, key string) (*redis.Conn, error) {
+	switch c := s.rdb.(type) {
+	case *redis.ClusterClient:
+		node, err := c.MasterForKey(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		return node.Conn(), nil
+	case *redis.Client:
+		return c.Conn(), nil
+	}
+	return nil, fmt.Errorf("conversations: no connection of its own from a %T", s.rdb)
+}
+
+// member spells a timer in the sorted set of its partition.
+func (t Timer) member() string {
+	return string(t.Kind) + "/" + t.ContactID + "/" + t.ID + "/" + strconv.Itoa(t.N)
+}

@@ -1,0 +1,44 @@
+// Package conversations is the domain: contacts, conversations, messages and
+// payment requests, their state machines, and the store that keeps them.
+//
+// Every change, whoever causes it, is an Event given to Apply, which is pure,
+// and then one atomic commit (lua/commit.lua). Nothing is sent, charged,
+// scheduled or shown except as the consequence of a commit: it leaves behind
+// outbox entries (OutboxReader), timers (TimerRunner) and events (FeedReader).
+// The tables of states.go say what may happen; docs/states.md is printed from
+// them.
+//
+// A contact is the aggregate: one version covers the conversation held with
+// it, its payment requests and its messages. A process applies an event to
+// what it last saw of the contact; if that was old, the commit answers with
+// the present state and the event is applied anew. An event of a known contact
+// so costs one script call.
+//
+// # Keys
+//
+// All keys begin with the store's prefix. Those of a partition share a hash
+// tag, here {p}, and so one slot of a Redis Cluster.
+//
+//	key                      type    holds                                             lifetime
+//	{p}:c:<contact>          hash    v version, s the contact with its conversation    money, renewed by every commit
+//	{p}:r:<request>          string  a payment request, or a tombstone                 money
+//	{p}:m:<message>          string  a message                                         chats
+//	{p}:e:<request>          stream  the request's own events, n-1 for the n-th        money
+//	{p}:h:<contact>          zset    message ids by time: the transcript               chats
+//	{p}:l:<code>             string  the request that a short link leads to            money
+//	{p}:x:<merchant>         zset    the merchant's request ids by time of creation    none: one small entry a request
+//	{p}:i:<commit>           string  version that a commit made, for resent commands   commits
+//	{p}:d:<key>              string  first outcome under a business dedupe key         dedupe
+//	{p}:out                  stream  outbox, consumer group "workers"                  none: entries are deleted when done
+//	{p}:t                    zset    timers by due time                                none: entries are taken away when done
+//	{p}:f                    stream  feed, for /v1/events                              none: capped by age
+//	{p}:dead                 stream  outbox entries that could not be worked           none: until retried or dropped
+//	a:<merchant>:<kind>:<v>  string  contact that owns an address                      money, renewed when used
+//	o:<merchant>:<order>     string  payment request that holds an order               money
+//	k:<merchant>:<key>       string  hash and chosen ids of a create                   idempotency
+//	s:<sealed order>         string  a sealed order                                    sealed orders, renewed when read
+//	q:<throttle>             string  a shared rate limit                               until it is full again
+//	store                    string  number of partitions                              none: it is the store's identity
+//
+// Only this package holds a Redis client.
+package conversations

@@ -1,0 +1,304 @@
+package conversations
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Events returns a payment request's own log after a number, oldest first, at
+// most limit entries.
+func (s *Store) Events(ctx context.Context, requestID string, after int64, limit int64) ([]LoggedEvent, error) {
+	p, ok := partitionOf(requestID, requestPrefix, s.o.Partitions)
+	if !ok {
+		return nil, NotFound("payment request")
+	}
+	entries, err := s.rdb.XRangeN(ctx, s.keys.log(p, requestID), strconv.FormatInt(after, 10)+"-2", "+", limit).Result()
+	if err != nil {
+		return nil, Unavailable(fmt.Errorf("read the events of a payment request: %w", err))
+	}
+	out := make([]LoggedEvent, 0, len(entries))
+	for _, entry := range entries {
+		text, _ := entry.Values["e"].(string)
+		var e LoggedEvent
+		if err := json.Unmarshal([]byte(text), &e); err != nil {
+			return nil, fmt.Errorf("conversations: reading event %s of %s: %w", entry.ID, requestID, err)
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// FeedEntry is one event in the feed of all merchants.
+type FeedEntry struct {
+	Partition  int
+	ID         StreamID
+	MerchantID string
+	Event      LoggedEvent
+}
+
+// StreamID is the place of an entry in a stream.
+type StreamID struct {
+	Ms  int64 // Redis's time of the entry
+	Seq int64
+}
+
+// Compare orders two places.
+func (a StreamID) Compare(b StreamID) int {
+	return cmp.Or(cmp.Compare(a.Ms, b.Ms), cmp.Compare(a.Seq, b.Seq))
+}
+
+func (a StreamID) String() string {
+	return strconv.FormatInt(a.Ms, 10) + "-" + strconv.FormatInt(a.Seq, 10)
+}
+
+func parseStreamID(s string) StreamID {
+	ms, seq, _ := strings.Cut(s, "-")
+	var id StreamID
+	id.Ms, _ = strconv.ParseInt(ms, 10, 64)
+	id.Seq, _ = strconv.ParseInt(seq, 10, 64)
+	return id
+}
+
+func streamTime(id string) time.Time { return time.UnixMilli(parseStreamID(id).Ms) }
+
+// Cursor is a place in the feed: one in each partition's stream. Its text is
+// opaque and at most 250 characters.
+type Cursor []StreamID
+
+// String returns the cursor's text.
+func (c Cursor) String() string {
+	newest := int64(0)
+	for _, id := range c {
+		newest = max(newest, id.Ms)
+	}
+	b := binary.AppendUvarint(nil, uint64(newest))
+	for _, id := range c {
+		// An idle partition's place is old; beyond what any feed keeps it
+		// may be rounded up, since nothing lies between.
+		b = binary.AppendUvarint(b, uint64(min(newest-id.Ms, maxCursorAge.Milliseconds())))
+		b = binary.AppendUvarint(b, uint64(id.Seq))
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// maxCursorAge bounds a place's age in a cursor's text: 2^28-1 ms, three days,
+// are four bytes, so that 32 partitions fit into 250 characters.
+const maxCursorAge = (1<<28 - 1) * time.Millisecond
+
+// ParseCursor reads the text of a cursor. CodeInvalid if it is not one.
+func (s *Store) ParseCursor(text string) (Cursor, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	bad := Invalid("Last-Event-ID", "this is not an event id of this feed")
+	if err != nil || len(text) > 250 {
+		return nil, bad
+	}
+	next := func() (int64, bool) {
+		v, n := binary.Uvarint(b)
+		if n <= 0 || v > 1<<60 {
+			return 0, false
+		}
+		b = b[n:]
+		return int64(v), true
+	}
+	newest, ok := next()
+	c := make(Cursor, s.o.Partitions)
+	for i := range c {
+		age, okAge := next()
+		seq, okSeq := next()
+		if ok = ok && okAge && okSeq; !ok {
+			return nil, bad
+		}
+		c[i] = StreamID{Ms: newest - age, Seq: seq}
+	}
+	if len(b) > 0 {
+		return nil, bad
+	}
+	return c, nil
+}
+
+// FeedEnd returns the present end of the feed.
+func (s *Store) FeedEnd(ctx context.Context) (Cursor, error) {
+	c := make(Cursor, s.o.Partitions)
+	for p := range c {
+		id, err := s.streamEnd(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		c[p] = id
+	}
+	return c, nil
+}
+
+// streamEnd returns the last id that a partition's feed gave out.
+func (s *Store) streamEnd(ctx context.Context, p int) (StreamID, error) {
+	info, err := s.rdb.XInfoStream(ctx, s.keys.feed(p)).Result()
+	if err != nil {
+		if strings.Contains(err.Error(), "no such key") {
+			return StreamID{}, nil
+		}
+		return StreamID{}, Unavailable(fmt.Errorf("read the end of the feed: %w", err))
+	}
+	return parseStreamID(info.LastGeneratedID), nil
+}
+
+// ReplayFeed returns a merchant's events after a cursor, oldest first, and the
+// cursor after the last. reset says that some are lost: the cursor is older
+// than what is kept, or newer than the feed, after a failover that went back;
+// the reader must read the lists again.
+func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) (events []FeedEntry, to Cursor, reset bool, err error) {
+	to = slices.Clone(from)
+	oldest := s.Now().Add(-s.o.Retention.Feed).UnixMilli()
+	for p := range from {
+		end, err := s.streamEnd(ctx, p)
+		if err != nil {
+			return nil, nil, false, err
+		}
+		if from[p].Compare(end) > 0 || from[p].Ms < oldest && end.Ms >= oldest {
+			lost, err := s.lost(ctx, p, from[p], end)
+			if err != nil {
+				return nil, nil, false, err
+			}
+			if lost {
+				end, err := s.FeedEnd(ctx)
+				return nil, end, true, err
+			}
+		}
+		for {
+			entries, err := s.rdb.XRangeN(ctx, s.keys.feed(p), "("+to[p].String(), "+", 500).Result()
+			if err != nil {
+				return nil, nil, false, Unavailable(fmt.Errorf("read the feed: %w", err))
+			}
+			for _, m := range entries {
+				e := s.feedEntry(p, m)
+				to[p] = e.ID
+				if e.MerchantID == merchantID {
+					events = append(events, e)
+				}
+			}
+			if len(entries) < 500 {
+				break
+			}
+		}
+	}
+	slices.SortStableFunc(events, func(a, b FeedEntry) int { return a.ID.Compare(b.ID) })
+	return events, to, false, nil
+}
+
+// lost tells whether entries after a place may be gone: the place lies beyond
+// the stream's end, or before its first entry.
+func (s *Store) lost(ctx context.Context, p int, from, end StreamID) (bool, error) {
+	if from.Compare(end) > 0 {
+		return true, nil
+	}
+	first, err := s.rdb.XRangeN(ctx, s.keys.feed(p), "-", "+", 1).Result()
+	if err != nil {
+		return false, Unavailable(fmt.Errorf("read the feed: %w", err))
+	}
+	return len(first) > 0 && parseStreamID(first[0].ID).Compare(from) > 0, nil
+}
+
+func (s *Store) feedEntry(p int, m redis.XMessage) FeedEntry {
+	e := FeedEntry{Partition: p, ID: parseStreamID(m.ID)}
+	e.MerchantID, _ = m.Values["m"].(string)
+	text, _ := m.Values["e"].(string)
+	if err := json.Unmarshal([]byte(text), &e.Event); err != nil {
+		s.log.Error("a feed entry cannot be read", "entry", m.ID, "error", err)
+	}
+	return e
+}
+
+// FeedReader follows the feed of all partitions and hands on every entry, each
+// partition's in order. Restarted reports that the feed went back (a failover
+// that lost entries), so that whoever follows must read the lists again.
+type FeedReader struct {
+	Store     *Store
+	Handle    func([]FeedEntry)
+	Restarted func()
+	Log       *slog.Logger
+}
+
+// Run follows the feed from its end at the call until ctx ends. ready is
+// called once, when every entry after the return of it will be handed on.
+func (f *FeedReader) Run(ctx context.Context, ready func()) error {
+	var from Cursor
+	for {
+		var err error
+		if from, err = f.Store.FeedEnd(ctx); err == nil {
+			break
+		}
+		if sleep(ctx, time.Second) != nil {
+			return nil
+		}
+	}
+	ready()
+	var wg sync.WaitGroup
+	for _, group := range f.Store.slotGroups() {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			f.follow(ctx, group, from)
+		}()
+	}
+	wg.Wait()
+	return nil
+}
+
+func (f *FeedReader) follow(ctx context.Context, partitions []int, from Cursor) {
+	s := f.Store
+	at := slices.Clone(from)
+	byName := map[string]int{}
+	for _, p := range partitions {
+		byName[s.keys.feed(p)] = p
+	}
+	for ctx.Err() == nil {
+		args := make([]string, 0, 2*len(partitions))
+		for _, p := range partitions {
+			args = append(args, s.keys.feed(p))
+		}
+		for _, p := range partitions {
+			args = append(args, at[p].String())
+		}
+		streams, err := s.blocking.XRead(ctx, &redis.XReadArgs{Streams: args, Count: 256, Block: blockFor}).Result()
+		if err != nil {
+			if !errors.Is(err, redis.Nil) && ctx.Err() == nil {
+				f.Log.WarnContext(ctx, "reading the feed failed", "error", err)
+				_ = sleep(ctx, 500*time.Millisecond) // the loop looks at ctx
+				f.goneBack(ctx, partitions, at)
+			}
+			continue
+		}
+		for _, stream := range streams {
+			p := byName[stream.Stream]
+			batch := make([]FeedEntry, 0, len(stream.Messages))
+			for _, m := range stream.Messages {
+				batch = append(batch, s.feedEntry(p, m))
+				at[p] = parseStreamID(m.ID)
+			}
+			f.Handle(batch)
+		}
+	}
+}
+
+// goneBack notices, after an error, that a stream ends before what was read.
+func (f *FeedReader) goneBack(ctx context.Context, partitions []int, at Cursor) {
+	for _, p := range partitions {
+		end, err := f.Store.streamEnd(ctx, p)
+		if err == nil && end.Compare(at[p]) < 0 {
+			at[p] = end
+			f.Restarted()
+		}
+	}
+}

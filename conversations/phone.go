@@ -1,0 +1,90 @@
+package conversations
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/nyaruka/phonenumbers"
+)
+
+// ParsePhone reads a phone number in international form, or in the national
+// form of a country (ISO 3166 alpha-2), and returns its canonical E.164 form
+// and its national form for people. The error is an *Error about "phone".
+func ParsePhone(number, country string) (canonical, national string, err error) {
+	n, perr := phonenumbers.Parse(number, strings.ToUpper(country))
+	if perr != nil || len(number) > 40 {
+		return "", "", Invalid("phone", "this is not a phone number of %s; write it as it is dialled there, or with + and the country code", orAnywhere(country))
+	}
+	if !phonenumbers.IsValidNumber(n) {
+		// The old spellings of some countries are not valid numbers as written.
+		fixed := respell(phonenumbers.Format(n, phonenumbers.E164))
+		m, ferr := phonenumbers.Parse(fixed, "")
+		if ferr != nil || !phonenumbers.IsValidNumber(m) {
+			return "", "", Invalid("phone", "there is no such phone number in %s; check its digits", orAnywhere(phonenumbers.GetRegionCodeForNumber(n), country))
+		}
+		n = m
+	}
+	canonical = respell(phonenumbers.Format(n, phonenumbers.E164))
+	if m, ferr := phonenumbers.Parse(canonical, ""); ferr == nil {
+		n = m
+	}
+	return canonical, phonenumbers.Format(n, phonenumbers.NATIONAL), nil
+}
+
+func orAnywhere(countries ...string) string {
+	for _, c := range countries {
+		if c != "" {
+			return strings.ToUpper(c)
+		}
+	}
+	return "any country"
+}
+
+// spellings are the numbers that people, carriers and WhatsApp write in
+// several ways, and the one way that is kept: Brazil's mobile numbers with the
+// ninth digit, Mexico's without the 1, Argentina's with the 9.
+var spellings = []struct {
+	written *regexp.Regexp
+	kept    string
+}{
+	{regexp.MustCompile(`^\+55([1-9]{2})([6-9]\d{7})$`), "+55${1}9${2}"},
+	{regexp.MustCompile(`^\+521(\d{10})$`), "+52${1}"},
+	{regexp.MustCompile(`^\+54(?:0)?([1-8]\d{9})$`), "+549${1}"},
+}
+
+func respell(e164 string) string {
+	for _, s := range spellings {
+		if s.written.MatchString(e164) {
+			return s.written.ReplaceAllString(e164, s.kept)
+		}
+	}
+	return e164
+}
+
+// canonicalPhone returns the canonical form of a number that a provider
+// reported, with or without its plus. Numbers that no plan knows are kept as
+// they are, since somebody evidently writes from them.
+func canonicalPhone(number string) string {
+	digits := "+" + strings.TrimLeft(strings.TrimSpace(number), "+0")
+	canonical, _, err := ParsePhone(digits, "")
+	if err != nil {
+		return respell(digits)
+	}
+	return canonical
+}
+
+// canonicalAddresses returns a provider's addresses in the form in which they
+// are claimed.
+func canonicalAddresses(addresses []Address) []Address {
+	out := make([]Address, 0, len(addresses))
+	for _, a := range addresses {
+		if a.Value == "" {
+			continue
+		}
+		if a.Kind == AddressPhone {
+			a.Value = canonicalPhone(a.Value)
+		}
+		out = append(out, a)
+	}
+	return out
+}
