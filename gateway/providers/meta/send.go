@@ -194,15 +194,17 @@ func parameters(values ...string) []parameter {
 	return ps
 }
 
+var errAnswer = errors.New("the body of the answer cannot be read")
+
 // readAnswer tells acceptance, refusal and everything else apart. The status
 // alone does not: Meta has used several for one code.
 func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
 	var body struct {
 		Error *struct {
-			Code      loose `json:"code"`
-			Subcode   loose `json:"error_subcode"`
-			Transient bool  `json:"is_transient"`
-			Trace     loose `json:"fbtrace_id"`
+			Code      providers.Loose `json:"code"`
+			Subcode   providers.Loose `json:"error_subcode"`
+			Transient bool            `json:"is_transient"`
+			Trace     providers.Loose `json:"fbtrace_id"`
 		} `json:"error"`
 		Contacts []contact `json:"contacts"`
 		Messages []struct {
@@ -215,13 +217,13 @@ func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
 	err := json.Unmarshal(a.Body, &body)
 	var member *json.UnmarshalTypeError
 	if err != nil && !errors.As(err, &member) {
-		return conversations.Sent{}, providers.StatusFailure(a, errShape)
+		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
 	}
 	switch e := body.Error; {
 	case e != nil && code(e.Code) != "":
 		return conversations.Sent{}, refused(a, e.Code, e.Subcode, e.Transient, string(e.Trace))
 	case !a.OK() || len(body.Messages) == 0 || body.Messages[0].ID == "" || len(body.Messages[0].ID) > maxID:
-		return conversations.Sent{}, providers.StatusFailure(a, errShape)
+		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
 	}
 	message := body.Messages[0]
 	if message.Status != "" && message.Status != "accepted" {
@@ -243,7 +245,7 @@ var traceForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
 // refused is the failure of an answer that carries one of Meta's codes: a
 // clear refusal, even with a status of 500.
-func refused(a providers.Answer, number, subcode loose, transient bool, trace string) *providers.Failure {
+func refused(a providers.Answer, number, subcode providers.Loose, transient bool, trace string) *providers.Failure {
 	err := fmt.Errorf("graph error with status %d", a.Status)
 	if s := code(subcode); s != "" {
 		err = fmt.Errorf("%w, subcode %s", err, s)
@@ -342,7 +344,7 @@ var refusals = map[int]providers.Refusal{
 
 // lookUp returns what a code means, and false for one that is not known; it
 // then means FailureUnknown.
-func lookUp(c loose) (providers.Refusal, bool) {
+func lookUp(c providers.Loose) (providers.Refusal, bool) {
 	unknown := providers.Refusal{Reason: conversations.FailureUnknown}
 	n, err := strconv.Atoi(string(c))
 	if err != nil {
@@ -361,7 +363,7 @@ func lookUp(c loose) (providers.Refusal, bool) {
 }
 
 // code returns a code of Meta as text, if it is one.
-func code(c loose) string {
+func code(c providers.Loose) string {
 	if _, err := strconv.Atoi(string(c)); err != nil {
 		return ""
 	}

@@ -23,14 +23,14 @@ var (
 // numbers in one body. Each change goes to the sender that has the number in
 // its metadata. Objects and fields that are not known give nothing.
 func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
-	envelope, err := object(w.Body)
+	envelope, err := providers.Object(w.Body)
 	if err != nil {
 		return nil, fmt.Errorf("parse envelope: %w: %w", providers.ErrUnreadable, err)
 	}
 	if text(envelope["object"]) != "whatsapp_business_account" {
 		return nil, nil
 	}
-	entries, err := list(envelope["entry"])
+	entries, err := providers.List(envelope["entry"])
 	if err != nil {
 		return nil, fmt.Errorf("parse entries: %w: %w", providers.ErrUnreadable, err)
 	}
@@ -58,8 +58,7 @@ type batch struct {
 	firstErr   error
 }
 
-// malformed counts an element that is left out. err is never a text of the
-// body: the errors of json quote at most one character or a type's name.
+// malformed counts an element that is left out.
 func (b *batch) malformed(err error) {
 	b.bad++
 	if b.firstErr == nil {
@@ -71,9 +70,9 @@ func (b *batch) malformed(err error) {
 func (b *batch) add(in conversations.Inbound) {
 	switch {
 	case in.ProviderID == "" || len(in.ProviderID) > maxID:
-		b.malformed(errShape)
+		b.malformed(providers.ErrShape)
 	case in.Kind != conversations.InboundAccount && len(in.Addresses) == 0:
-		b.malformed(errShape) // nobody's
+		b.malformed(providers.ErrShape) // nobody's
 	default:
 		b.out = append(b.out, in)
 	}
@@ -82,14 +81,14 @@ func (b *batch) add(in conversations.Inbound) {
 // each calls do with every element of a list, and counts a list that is none.
 // Elements beyond any documented batch are left out, and counted as one.
 func (b *batch) each(raw json.RawMessage, do func(json.RawMessage)) {
-	elements, err := list(raw)
+	elements, err := providers.List(raw)
 	if err != nil {
 		b.malformed(err)
 		return
 	}
 	if len(elements) > maxElements {
 		elements = elements[:maxElements]
-		b.malformed(errShape)
+		b.malformed(providers.ErrShape)
 	}
 	for _, e := range elements {
 		do(e)
@@ -97,14 +96,14 @@ func (b *batch) each(raw json.RawMessage, do func(json.RawMessage)) {
 }
 
 func (b *batch) entry(raw json.RawMessage) {
-	entry, err := object(raw)
+	entry, err := providers.Object(raw)
 	if err != nil {
 		b.malformed(err)
 		return
 	}
 	waba, at := text(entry["id"]), text(entry["time"])
 	b.each(entry["changes"], func(raw json.RawMessage) {
-		change, err := object(raw)
+		change, err := providers.Object(raw)
 		if err != nil {
 			b.malformed(err)
 			return
@@ -138,7 +137,7 @@ func (b *batch) change(waba, at, field string, raw json.RawMessage) {
 	if !handled {
 		return
 	}
-	value, err := object(raw)
+	value, err := providers.Object(raw)
 	if err != nil {
 		b.malformed(err)
 		return
@@ -161,7 +160,7 @@ func (b *batch) change(waba, at, field string, raw json.RawMessage) {
 // account is its own.
 func (b *batch) sender(waba string, metadata json.RawMessage) string {
 	if len(metadata) > 0 {
-		if m, err := object(metadata); err == nil {
+		if m, err := providers.Object(metadata); err == nil {
 			number := text(m["phone_number_id"])
 			if number == b.p.numberID {
 				return b.p.senderID
@@ -181,7 +180,7 @@ func (b *batch) sender(waba string, metadata json.RawMessage) string {
 func (b *batch) account(sender, field, waba, at string, raw json.RawMessage, word string) {
 	b.add(conversations.Inbound{
 		Kind: conversations.InboundAccount, SenderID: sender, MediaType: field, Text: word,
-		ProviderID: providers.Digest(field, waba, at, string(raw)), At: b.time(loose(at)),
+		ProviderID: providers.Digest(field, waba, at, string(raw)), At: b.time(providers.Loose(at)),
 	})
 }
 
@@ -190,7 +189,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	var people contacts
 	b.each(value["contacts"], func(raw json.RawMessage) {
 		var c contact
-		if err := element(raw, &c); err != nil {
+		if err := providers.Decode(raw, &c); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -198,7 +197,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	})
 	b.each(value["messages"], func(raw json.RawMessage) {
 		var m message
-		if err := element(raw, &m); err != nil {
+		if err := providers.Decode(raw, &m); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -206,7 +205,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	})
 	b.each(value["statuses"], func(raw json.RawMessage) {
 		var s status
-		if err := element(raw, &s); err != nil {
+		if err := providers.Decode(raw, &s); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -214,7 +213,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	})
 	b.each(value["errors"], func(raw json.RawMessage) {
 		var e graphError
-		if err := element(raw, &e); err != nil {
+		if err := providers.Decode(raw, &e); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -227,11 +226,18 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	})
 }
 
+// text reads a string member; anything else is "".
+func text(raw json.RawMessage) string {
+	var s providers.Loose
+	_ = s.UnmarshalJSON(raw) // it never fails, what cannot be read is ""
+	return string(s)
+}
+
 // contact is who an update is about, with everything known of them.
 type contact struct {
-	WaID         loose `json:"wa_id"`
-	UserID       loose `json:"user_id"`
-	ParentUserID loose `json:"parent_user_id"`
+	WaID         providers.Loose `json:"wa_id"`
+	UserID       providers.Loose `json:"user_id"`
+	ParentUserID providers.Loose `json:"parent_user_id"`
 	Profile      struct {
 		Name string `json:"name"`
 	} `json:"profile"`
@@ -241,7 +247,7 @@ type contacts []contact
 
 // of returns the contact with that number or user id. The order of contacts
 // and messages says nothing, only the identifiers pair them.
-func (cs contacts) of(waID, userID loose) contact {
+func (cs contacts) of(waID, userID providers.Loose) contact {
 	for _, c := range cs {
 		if waID != "" && c.WaID == waID || userID != "" && c.UserID == userID {
 			return c
@@ -253,7 +259,7 @@ func (cs contacts) of(waID, userID loose) contact {
 // addresses returns the addresses among the identifiers, each kind once, in
 // the order phone, user, parent user. Either identifier may stand in a place
 // where the other is documented.
-func addresses(ids ...loose) []conversations.Address {
+func addresses(ids ...providers.Loose) []conversations.Address {
 	found := map[conversations.AddressKind]string{}
 	for _, id := range ids {
 		if a, ok := address(string(id)); ok && found[a.Kind] == "" {
@@ -281,13 +287,13 @@ func address(id string) (conversations.Address, bool) {
 
 // message is one inbound message, with the members that are used.
 type message struct {
-	ID               string `json:"id"`
-	From             loose  `json:"from"`
-	FromUserID       loose  `json:"from_user_id"`
-	FromParentUserID loose  `json:"from_parent_user_id"`
-	GroupID          loose  `json:"group_id"`
-	Timestamp        loose  `json:"timestamp"`
-	Type             string `json:"type"`
+	ID               string          `json:"id"`
+	From             providers.Loose `json:"from"`
+	FromUserID       providers.Loose `json:"from_user_id"`
+	FromParentUserID providers.Loose `json:"from_parent_user_id"`
+	GroupID          providers.Loose `json:"group_id"`
+	Timestamp        providers.Loose `json:"timestamp"`
+	Type             string          `json:"type"`
 
 	Text *struct {
 		Body string `json:"body"`
@@ -318,12 +324,12 @@ type message struct {
 		Text string `json:"text"`
 	} `json:"order"`
 	System *struct {
-		Type                 string `json:"type"`
-		WaID                 loose  `json:"wa_id"`
-		UserID               loose  `json:"user_id"`
-		ParentUserID         loose  `json:"parent_user_id"`
-		PreviousUserID       loose  `json:"previous_user_id"`
-		PreviousParentUserID loose  `json:"previous_parent_user_id"`
+		Type                 string          `json:"type"`
+		WaID                 providers.Loose `json:"wa_id"`
+		UserID               providers.Loose `json:"user_id"`
+		ParentUserID         providers.Loose `json:"parent_user_id"`
+		PreviousUserID       providers.Loose `json:"previous_user_id"`
+		PreviousParentUserID providers.Loose `json:"previous_parent_user_id"`
 	} `json:"system"`
 	Edit *struct {
 		Message struct {
@@ -485,21 +491,21 @@ var deliveryStatuses = map[string]conversations.DeliveryStatus{
 
 // status is one element of statuses[].
 type status struct {
-	ID                    string       `json:"id"`
-	Status                string       `json:"status"`
-	Type                  string       `json:"type"`
-	Timestamp             loose        `json:"timestamp"`
-	RecipientType         string       `json:"recipient_type"`
-	RecipientID           loose        `json:"recipient_id"`
-	RecipientUserID       loose        `json:"recipient_user_id"`
-	RecipientParentUserID loose        `json:"recipient_parent_user_id"`
-	Correlation           loose        `json:"biz_opaque_callback_data"`
-	Errors                []graphError `json:"errors"`
+	ID                    string          `json:"id"`
+	Status                string          `json:"status"`
+	Type                  string          `json:"type"`
+	Timestamp             providers.Loose `json:"timestamp"`
+	RecipientType         string          `json:"recipient_type"`
+	RecipientID           providers.Loose `json:"recipient_id"`
+	RecipientUserID       providers.Loose `json:"recipient_user_id"`
+	RecipientParentUserID providers.Loose `json:"recipient_parent_user_id"`
+	Correlation           providers.Loose `json:"biz_opaque_callback_data"`
+	Errors                []graphError    `json:"errors"`
 }
 
 // graphError has the one member that all its shapes agree on.
 type graphError struct {
-	Code loose `json:"code"`
+	Code providers.Loose `json:"code"`
 }
 
 // status reports what became of one message of ours. A word that is not known
@@ -540,12 +546,12 @@ func (b *batch) status(sender string, s *status) {
 // taken as consent: signing up to marketing takes no opt-out back.
 func (b *batch) preference(sender, waba string, raw json.RawMessage) {
 	var u struct {
-		WaID      loose  `json:"wa_id"`
-		UserID    loose  `json:"user_id"`
-		Value     string `json:"value"`
-		Timestamp loose  `json:"timestamp"`
+		WaID      providers.Loose `json:"wa_id"`
+		UserID    providers.Loose `json:"user_id"`
+		Value     string          `json:"value"`
+		Timestamp providers.Loose `json:"timestamp"`
 	}
-	if err := element(raw, &u); err != nil {
+	if err := providers.Decode(raw, &u); err != nil {
 		b.malformed(err)
 		return
 	}
@@ -568,16 +574,16 @@ func (b *batch) preference(sender, waba string, raw json.RawMessage) {
 // phone number and so got another user id.
 func (b *batch) userIDUpdate(sender, waba string, raw json.RawMessage) {
 	type change struct {
-		Previous loose `json:"previous"`
-		Current  loose `json:"current"`
+		Previous providers.Loose `json:"previous"`
+		Current  providers.Loose `json:"current"`
 	}
 	var u struct {
-		WaID         loose  `json:"wa_id"`
-		UserID       change `json:"user_id"`
-		ParentUserID change `json:"parent_user_id"`
-		Timestamp    loose  `json:"timestamp"`
+		WaID         providers.Loose `json:"wa_id"`
+		UserID       change          `json:"user_id"`
+		ParentUserID change          `json:"parent_user_id"`
+		Timestamp    providers.Loose `json:"timestamp"`
 	}
-	if err := element(raw, &u); err != nil {
+	if err := providers.Decode(raw, &u); err != nil {
 		b.malformed(err)
 		return
 	}
@@ -595,7 +601,7 @@ func (b *batch) userIDUpdate(sender, waba string, raw json.RawMessage) {
 // time reads Unix seconds, or milliseconds when there are more than ten
 // digits. What cannot be read, and what lies in the future, is the time of
 // receipt.
-func (b *batch) time(l loose) time.Time {
+func (b *batch) time(l providers.Loose) time.Time {
 	n, err := strconv.ParseInt(string(l), 10, 64)
 	if err != nil || n <= 0 {
 		return b.receivedAt

@@ -3,6 +3,7 @@ package twilio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -80,6 +81,8 @@ func (p *Provider) statusCallback(correlation string) string {
 	return u.String() + "#" + connectionOverrides
 }
 
+var errAnswer = errors.New("the body of the answer cannot be read")
+
 // readAnswer tells acceptance, refusal and everything else apart.
 func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
 	var body struct {
@@ -89,13 +92,13 @@ func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
 		ErrorCode any    `json:"error_code"`
 	}
 	if err := json.Unmarshal(a.Body, &body); err != nil {
-		return conversations.Sent{}, providers.StatusFailure(a, errShape)
+		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
 	}
 	if !a.OK() {
 		return conversations.Sent{}, refused(a, number(body.Code))
 	}
 	if body.SID == "" || len(body.SID) > maxID {
-		return conversations.Sent{}, providers.StatusFailure(a, errShape)
+		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
 	}
 	word, _ := body.Status.(string)
 	sent := conversations.Sent{ProviderID: body.SID, Status: deliveryStatuses[word]}
@@ -120,11 +123,15 @@ func refused(a providers.Answer, number string) *providers.Failure {
 	if number == "" {
 		return f
 	}
-	f.Code = number
-	if r, known := lookUp(number); known && a.Status >= 400 && a.Status < 500 {
-		return r.Failure(number, a.RetryAfter(), err)
+	if a.Status < 400 || a.Status > 499 {
+		f.Code = number
+		return f
 	}
-	return f
+	r, known := lookUp(number)
+	if !known {
+		r.Reason = f.Reason
+	}
+	return r.Failure(number, a.RetryAfter(), err)
 }
 
 // number returns a code of the API, which is a JSON number, as text.

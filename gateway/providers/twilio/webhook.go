@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"mime"
@@ -22,11 +21,6 @@ import (
 	"paythread/gateway/providers"
 )
 
-var (
-	errEncoding = errors.New("not UTF-8")
-	errShape    = errors.New("not what was expected")
-)
-
 // Verify checks X-Twilio-Signature: HMAC-SHA1 with the auth token over the
 // configured address and, for a form, every parameter of the body sorted by
 // name, empty ones too. Any other body is covered by its SHA-256 in the query,
@@ -38,13 +32,10 @@ func (p *Provider) Verify(w providers.Webhook) error {
 	if len(headers) != 1 {
 		return providers.ErrSignature
 	}
-	got, err := base64.StdEncoding.DecodeString(headers[0])
-	if err != nil || len(got) != sha1.Size {
-		return providers.ErrSignature
-	}
 	tails := []string{""}
 	switch {
 	case isForm(w):
+		var err error
 		if tails, err = formTails(w.Body); err != nil {
 			return providers.ErrSignature
 		}
@@ -61,7 +52,8 @@ func (p *Provider) Verify(w providers.Webhook) error {
 			for _, tail := range tails {
 				mac := hmac.New(sha1.New, token)
 				_, _ = mac.Write([]byte(address + tail)) // a hash never fails
-				if hmac.Equal(got, mac.Sum(nil)) {
+				want := base64.StdEncoding.EncodeToString(mac.Sum(nil))
+				if hmac.Equal([]byte(headers[0]), []byte(want)) {
 					return nil
 				}
 			}
@@ -138,7 +130,7 @@ func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 	}
 	id := firstOf(form, "MessageSid", "SmsSid", "SmsMessageSid")
 	if id == "" || len(id) > maxID {
-		return nil, fmt.Errorf("parse MessageSid: %w: %w", providers.ErrUnreadable, errShape)
+		return nil, fmt.Errorf("parse MessageSid: %w: %w", providers.ErrUnreadable, providers.ErrShape)
 	}
 	in := conversations.Inbound{
 		SenderID: p.senderID, ProviderID: id,
@@ -185,20 +177,20 @@ func parameters(w providers.Webhook) (url.Values, error) {
 	if isForm(w) {
 		form, err := url.ParseQuery(string(w.Body))
 		if err != nil {
-			return nil, errShape // the error quotes the body
+			return nil, providers.ErrShape // the error quotes the body
 		}
 		return form, checked(form)
 	}
-	var members map[string]json.RawMessage
-	if !utf8.Valid(w.Body) {
-		return nil, errEncoding
-	}
-	if err := json.Unmarshal(w.Body, &members); err != nil {
-		return nil, errShape
+	members, err := providers.Object(w.Body)
+	if err != nil {
+		return nil, err
 	}
 	form := url.Values{}
 	for name, raw := range members {
 		var v string
+		if !utf8.Valid(raw) {
+			return nil, providers.ErrEncoding
+		}
 		if json.Unmarshal(raw, &v) == nil { // every parameter that is read is a string
 			form.Set(name, v)
 		}
@@ -212,7 +204,7 @@ func checked(form url.Values) error {
 	for name, values := range form {
 		for _, v := range values {
 			if !utf8.ValidString(name) || !utf8.ValidString(v) {
-				return errEncoding
+				return providers.ErrEncoding
 			}
 		}
 	}

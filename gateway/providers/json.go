@@ -1,4 +1,4 @@
-package meta
+package providers
 
 import (
 	"bytes"
@@ -9,82 +9,83 @@ import (
 	"unicode/utf8"
 )
 
+// maxDepth is the deepest that a webhook is nested; the deepest that is known
+// has about 12 levels.
+const maxDepth = 32
+
+// What is wrong with a foreign value. None of them quotes it.
 var (
-	errDuplicate = errors.New("a key comes twice")
-	errDeep      = errors.New("nested too deep")
-	errEncoding  = errors.New("not UTF-8")
-	errShape     = errors.New("not what was expected here")
+	ErrDuplicate = errors.New("a key comes twice")
+	ErrDeep      = errors.New("nested too deep")
+	ErrEncoding  = errors.New("not UTF-8")
+	ErrShape     = errors.New("not what was expected here")
 )
 
-// object reads one JSON object and leaves its members as they are, so that a
-// bad one spoils nothing but itself.
-func object(raw []byte) (map[string]json.RawMessage, error) {
+// Object reads one JSON object and leaves its members as they are, so that a
+// bad one spoils nothing but itself. It refuses a name that comes twice, which
+// two readers could read differently, and anything after the end.
+func Object(raw []byte) (map[string]json.RawMessage, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errShape
+		return nil, ErrShape
 	}
 	members := map[string]json.RawMessage{}
 	for d.More() {
 		t, err := d.Token()
 		if err != nil {
-			return nil, err
+			return nil, ErrShape
 		}
 		key, ok := t.(string)
 		if !ok {
-			return nil, errShape
+			return nil, ErrShape
 		}
 		if _, twice := members[key]; twice {
-			return nil, errDuplicate
+			return nil, ErrDuplicate
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
-			return nil, err
+			return nil, ErrShape
 		}
 		members[key] = value
 	}
 	if _, err := d.Token(); err != nil {
-		return nil, err
+		return nil, ErrShape
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errShape // something follows
+		return nil, ErrShape // something follows
 	}
 	return members, nil
 }
 
-// list reads one JSON array and leaves its elements as they are. An absent or
+// List reads one JSON array and leaves its elements as they are. An absent or
 // null one is empty.
-func list(raw json.RawMessage) ([]json.RawMessage, error) {
+func List(raw json.RawMessage) ([]json.RawMessage, error) {
 	var elements []json.RawMessage
 	if len(raw) == 0 {
 		return nil, nil
 	}
 	if err := json.Unmarshal(raw, &elements); err != nil {
-		return nil, errShape
+		return nil, ErrShape
 	}
 	return elements, nil
 }
 
-// text reads a string member; anything else is "".
-func text(raw json.RawMessage) string {
-	var s loose
-	_ = s.UnmarshalJSON(raw) // it never fails, what cannot be read is ""
-	return string(s)
-}
-
-// element reads one element of a batch into v after it was found sound.
-func element(raw []byte, v any) error {
+// Decode reads a value into v after it was found sound: UTF-8, no name twice
+// in one object (in another case neither, for Go's decoder folds it), and not
+// nested deeper than any webhook is.
+func Decode(raw []byte, v any) error {
 	if err := sound(raw); err != nil {
 		return err
 	}
-	return json.Unmarshal(raw, v)
+	if err := json.Unmarshal(raw, v); err != nil {
+		return ErrShape
+	}
+	return nil
 }
 
-// sound refuses what two readers could read differently: keys that come twice
-// (the struct decoder also folds case), bytes that are not UTF-8, and depth
-// that no payload has.
 func sound(raw []byte) error {
 	if !utf8.Valid(raw) {
-		return errEncoding
+		return ErrEncoding
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
@@ -93,7 +94,7 @@ func sound(raw []byte) error {
 
 func soundValue(d *json.Decoder, depth int) error {
 	if depth > maxDepth {
-		return errDeep
+		return ErrDeep
 	}
 	t, err := d.Token()
 	if err != nil {
@@ -116,11 +117,11 @@ func soundValue(d *json.Decoder, depth int) error {
 			}
 			key, ok := t.(string)
 			if !ok {
-				return errShape
+				return ErrShape
 			}
 			key = strings.ToLower(key)
 			if seen[key] {
-				return errDuplicate
+				return ErrDuplicate
 			}
 			seen[key] = true
 			if err := soundValue(d, depth+1); err != nil {
@@ -132,12 +133,12 @@ func soundValue(d *json.Decoder, depth int) error {
 	return err
 }
 
-// loose is a value that is documented as a string and seen as a number, or the
+// Loose is a value that is documented as a string and seen as a number, or the
 // other way round. Anything else is "".
-type loose string
+type Loose string
 
 // UnmarshalJSON takes a string or a number and never fails.
-func (l *loose) UnmarshalJSON(raw []byte) error {
+func (l *Loose) UnmarshalJSON(raw []byte) error {
 	*l = ""
 	if len(raw) == 0 {
 		return nil
@@ -146,10 +147,10 @@ func (l *loose) UnmarshalJSON(raw []byte) error {
 	case c == '"':
 		var s string
 		if json.Unmarshal(raw, &s) == nil {
-			*l = loose(s)
+			*l = Loose(s)
 		}
 	case c == '-', c >= '0' && c <= '9':
-		*l = loose(raw)
+		*l = Loose(raw)
 	}
 	return nil
 }

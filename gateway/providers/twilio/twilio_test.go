@@ -1,0 +1,229 @@
+package twilio_test
+
+import (
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"paythread/conversations"
+	"paythread/gateway/providers"
+	"paythread/gateway/providers/providertest"
+	"paythread/gateway/providers/twilio"
+)
+
+const (
+	accountSID = "AC00000000000000000000000000000001"
+	webhookURL = "https://pay.example.test/webhooks/sender_1"
+)
+
+var hello = url.Values{
+	"AccountSid": {accountSID}, "ApiVersion": {"2010-04-01"}, "Body": {"hello é 👍 a/b"}, "From": {"+16505551234"}, "FromCity": {""},
+	"MessageSid": {"SM00000000000000000000000000000002"}, "NumMedia": {"0"}, "NumSegments": {"1"}, "SmsStatus": {"received"}, "To": {"+15550783881"},
+}
+
+func harness() providertest.Harness {
+	return providertest.Harness{
+		Registration: twilio.Registration,
+		Values: map[string]string{
+			"account_sid": accountSID, "auth_token": "current-auth-token", "auth_token_previous": "previous-auth-token",
+			"api_key_sid": "SK00000000000000000000000000000003", "api_key_secret": "api-key-secret-for-tests",
+			"from": "+15550783881", "messaging_service_sid": "MG00000000000000000000000000000004", "validity_period": "3600",
+		},
+		WebhookURL:      webhookURL,
+		SigningKeys:     []string{"auth_token", "auth_token_previous"},
+		SignatureHeader: "X-Twilio-Signature",
+		Sign: func(w *providers.Webhook, key string) {
+			form, err := url.ParseQuery(string(w.Body))
+			if err != nil {
+				return // Twilio sends no such form
+			}
+			signed := w.URL
+			for _, name := range slices.Sorted(maps.Keys(form)) {
+				signed += name + strings.Join(form[name], "")
+			}
+			w.Header.Set("X-Twilio-Signature", sign(key, signed))
+		},
+		Webhook: providers.Webhook{
+			Method: http.MethodPost, URL: webhookURL, Body: []byte(hello.Encode()),
+			Header: http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=UTF-8"}},
+		},
+		Reserialise: func(body []byte) []byte { // as middleware does that drops what is empty
+			form, err := url.ParseQuery(string(body))
+			if err != nil {
+				return body
+			}
+			maps.DeleteFunc(form, func(_ string, v []string) bool { return v[0] == "" })
+			return []byte(form.Encode())
+		},
+		Outbound: conversations.Outbound{
+			MessageID: "msg_1", Correlation: "p03_msg.1", SenderID: "sender_1", Channel: conversations.SMS,
+			To: conversations.Address{Kind: conversations.AddressPhone, Value: "+16505551234"}, Purpose: conversations.PurposePayment,
+			Text: "Acme Energy asks for ZAR 149.00: https://pay.acme.example/p/7Qk2mZ",
+		},
+		Accept: func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusCreated)
+			_, _ = fmt.Fprint(w, `{"sid":"SM00000000000000000000000000000009","status":"accepted","error_code":null}`)
+		},
+		Refuse: func(w http.ResponseWriter, status int, message string) {
+			w.WriteHeader(status)
+			_ = json.NewEncoder(w).Encode(map[string]any{"code": 99999, "message": message, "more_info": message, "status": status})
+		},
+		Features: providertest.Features{SignsParameters: true},
+	}
+}
+
+func sign(key, signed string) string {
+	mac := hmac.New(sha1.New, []byte(key))
+	mac.Write([]byte(signed))
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func TestProvider(t *testing.T) {
+	t.Parallel()
+	providertest.Run(t, harness())
+}
+
+func FuzzParse(f *testing.F)  { providertest.FuzzParse(f, harness()) }
+func FuzzVerify(f *testing.F) { providertest.FuzzVerify(f, harness()) }
+
+func newProvider(t *testing.T, values map[string]string) *twilio.Provider {
+	t.Helper()
+	p, err := twilio.New(providers.Settings{SenderID: "sender_1", WebhookURL: webhookURL, Values: values}, http.DefaultClient, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func with(change map[string]string) map[string]string {
+	values := map[string]string{"account_sid": accountSID, "auth_token": "pbc-test-auth-token", "from": "+15550783881"}
+	maps.Copy(values, change)
+	return values
+}
+
+// TestSignatureVectors holds Verify against signatures that another program
+// made, for the address as configured, with and without the port.
+func TestSignatureVectors(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t, with(nil))
+	const (
+		inbound = "https://pay.example.test/hooks/twilio/inbound?tenant=7"
+		status  = "https://pay.example.test/hooks/twilio/status"
+		body4   = `{"MessageSid":"SM4","MessageStatus":"read"}`
+		query4  = "bodySHA256=36d46129d2eaaa80ecd3afb23ca4fb214cc13ac315fa6869e8c58379fa88217c"
+		form    = "application/x-www-form-urlencoded"
+	)
+	v1 := url.Values{
+		"AccountSid": {accountSID}, "ApiVersion": {"2010-04-01"}, "Body": {"Paid, thanks é 👍"}, "From": {"whatsapp:+16505551234"},
+		"MessageSid": {"SM00000000000000000000000000000002"}, "SmsMessageSid": {"SM00000000000000000000000000000002"}, "SmsSid": {"SM00000000000000000000000000000002"},
+		"MessageType": {"text"}, "NumMedia": {"0"}, "NumSegments": {"1"}, "ProfileName": {"Zoë"}, "SmsStatus": {"received"}, "To": {"whatsapp:+15550783881"}, "WaId": {"16505551234"},
+	}.Encode()
+	v2 := "MessageStatus=delivered&ErrorCode=&MessageSid=SM3"
+	refused := providers.ErrSignature
+	for _, c := range []struct {
+		name, method, url, contentType, body, signature string
+		want                                            error
+	}{
+		{"V1", "POST", inbound, form, v1, "ThzO8ghEaLXYTrKj2mFuK/N/2UE=", nil},
+		{"V1 with the port", "POST", inbound, form, v1, "/lSrTpNbgh74OjXSs4Z4XdaG1aw=", nil},
+		{"V1 configured with the port, signed without", "POST", strings.Replace(inbound, ".test/", ".test:443/", 1), form, v1, "ThzO8ghEaLXYTrKj2mFuK/N/2UE=", nil},
+		{"V1 with a fragment, which is not signed", "POST", inbound + "#rc=3", form, v1, "ThzO8ghEaLXYTrKj2mFuK/N/2UE=", nil},
+		{"V1 signed as http", "POST", inbound, form, v1, "aGa71maoUaUGj+kLlWTuJ7buWrw=", refused},
+		{"V1 without the query", "POST", strings.TrimSuffix(inbound, "?tenant=7"), form, v1, "ThzO8ghEaLXYTrKj2mFuK/N/2UE=", refused},
+		{"V1 on another port", "POST", strings.Replace(inbound, ".test/", ".test:8443/", 1), form, v1, "ThzO8ghEaLXYTrKj2mFuK/N/2UE=", refused},
+		{"V1 as another type of body", "POST", inbound, "text/plain", v1, "ThzO8ghEaLXYTrKj2mFuK/N/2UE=", refused},
+		{"V1 as another method", "GET", inbound, form, v1, "ThzO8ghEaLXYTrKj2mFuK/N/2UE=", refused},
+		{"V2", "POST", status, form, v2, "hwSWWoC2tqEQHRKmBERjH3fEHBY=", nil},
+		{"V2 signed without the empty parameter", "POST", status, form, v2, "XUDGc6bPmMfPR2tlmhSup0ASGV0=", refused},
+		{"V2 without the empty parameter", "POST", status, form, "MessageStatus=delivered&MessageSid=SM3", "hwSWWoC2tqEQHRKmBERjH3fEHBY=", refused},
+		{"V3", "POST", status, form, "b=1&A=2&a=3&B=4", "fWrWiCxadgMM1F+9hoGUiZR6XcE=", nil},
+		{"V4", "POST", status + "?" + query4, "application/json", body4, "hNVVz54K479qYTxJ6X3uYjB+Arc=", nil},
+		{"V4 with another body", "POST", status + "?" + query4, "application/json", strings.Replace(body4, "read", "sent", 1), "hNVVz54K479qYTxJ6X3uYjB+Arc=", refused},
+		{"V4 re-serialised", "POST", status + "?" + query4, "application/json", strings.ReplaceAll(body4, ",", ", "), "hNVVz54K479qYTxJ6X3uYjB+Arc=", refused},
+		{"V4 with the hash of another body", "POST", status + "?bodySHA256=" + strings.Repeat("0", 64), "application/json", body4, "hNVVz54K479qYTxJ6X3uYjB+Arc=", refused},
+		{"V4 without the hash", "POST", status, "application/json", body4, "hNVVz54K479qYTxJ6X3uYjB+Arc=", refused},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			u, err := url.Parse(c.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := providers.Webhook{
+				Method: c.method, URL: c.url, Query: u.Query(), Body: []byte(c.body),
+				Header: http.Header{"X-Twilio-Signature": {c.signature}, "Content-Type": {c.contentType}},
+			}
+			if err := p.Verify(w); err != c.want { //nolint:errorlint // exactly this
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+// TestSignedStrings checks what is signed in cases that the vectors leave out.
+func TestSignedStrings(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t, with(nil))
+	const form = "application/x-www-form-urlencoded"
+	for _, c := range []struct{ name, method, url, body, signed string }{
+		{"GET", "GET", "https://a.example/x?m=1", "", "https://a.example/x?m=1"},
+		{"GET with the port", "GET", "https://a.example/x?m=1", "", "https://a.example:443/x?m=1"},
+		{"http with its port", "POST", "http://a.example/x", "A=1", "http://a.example:80/xA1"},
+		{"http without its port", "POST", "http://a.example:80/x", "A=1", "http://a.example/xA1"},
+		{"a port that is not the scheme's", "POST", "https://a.example:8443/x", "A=1", "https://a.example:8443/xA1"},
+		{"user and password", "POST", "https://u:p@a.example/x", "A=1", "https://u:p@a.example:443/xA1"},
+		{"IPv6", "POST", "https://[::1]/x", "A=1", "https://[::1]:443/xA1"},
+		{"no path", "POST", "https://a.example?x=1", "A=1", "https://a.example:443?x=1A1"},
+		{"empty form", "POST", "https://a.example/x", "", "https://a.example/x"},
+		{"twice, every value", "POST", "https://a.example/x", "A=2&A=1&A=2", "https://a.example/xA2A1A2"},
+		{"twice, as a sorted set", "POST", "https://a.example/x", "A=2&A=1&A=2", "https://a.example/xA1A2"},
+		{"twice, the first", "POST", "https://a.example/x", "A=2&A=1&A=2", "https://a.example/xA2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := providers.Webhook{
+				Method: c.method, URL: c.url, Body: []byte(c.body),
+				Header: http.Header{"X-Twilio-Signature": {sign("pbc-test-auth-token", c.signed)}, "Content-Type": {form}},
+			}
+			if err := p.Verify(w); err != nil {
+				t.Errorf("got %v, want it trusted", err)
+			}
+		})
+	}
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change map[string]string
+		want   string // part of the error, empty for none
+	}{
+		{"least", nil, ""},
+		{"only a service", map[string]string{"from": "", "messaging_service_sid": "MG00000000000000000000000000000004"}, ""},
+		{"a name", map[string]string{"from": "Acme Energy"}, ""},
+		{"neither number nor service", map[string]string{"from": ""}, "from or messaging_service_sid"},
+		{"key without secret", map[string]string{"api_key_sid": "SK00000000000000000000000000000003"}, "go together"},
+		{"secret without key", map[string]string{"api_key_secret": "s"}, "go together"},
+		{"account", map[string]string{"account_sid": "AC1"}, "account_sid"},
+		{"a WhatsApp sender", map[string]string{"from": "whatsapp:+15550783881"}, "from"},
+		{"validity", map[string]string{"validity_period": "36001"}, "validity_period"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := twilio.New(providers.Settings{SenderID: "s", WebhookURL: webhookURL, Values: with(c.change)}, http.DefaultClient, slog.New(slog.DiscardHandler))
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q in it", err, c.want)
+			}
+		})
+	}
+}
