@@ -29,7 +29,7 @@ type brand struct {
 
 // brands are tried in order, so narrower ranges stand first.
 var brands = []brand{
-	{"AMEX", "American Express", "003", 4, []int{15}, [][2]int{{340000, 349999}, {370000, 379999}}},
+	{"AMEX", "Amex", "003", 4, []int{15}, [][2]int{{340000, 349999}, {370000, 379999}}},
 	{"DINERSCLUB", "Diners Club", "005", 3, []int{14, 16, 19}, [][2]int{{300000, 305999}, {360000, 369999}, {380000, 399999}}},
 	{"JCB", "JCB", "007", 3, []int{16, 19}, [][2]int{{333700, 334999}, {352800, 358999}}},
 	{"DISCOVER", "Discover", "004", 3, []int{16, 19}, [][2]int{{601100, 601199}, {644000, 659999}}},

@@ -144,7 +144,6 @@ type frameSettings struct {
 	Origin   string         `json:"origin"`
 	Networks []frameNetwork `json:"networks"`
 	Country  string         `json:"country"`
-	Locale   string         `json:"locale"`
 }
 
 type frameNetwork struct {
@@ -160,17 +159,18 @@ type frameNetwork struct {
 type framePage struct {
 	Settings             frameSettings
 	Script, Styles       string
-	Language             string
 	Amount, Currency     string
 	Accepted             []string
 	Billing              string
 	Email, Phone, Street bool
 	TestCards            []TestCard
-	Year                 int
 }
 
-// hintCards are the test cards that the form offers to fill in.
-var hintCards = []string{"4111111111111111", "4000000000009995", "4000000000000002", "4000000000009235", "4000000000000119"}
+// hintCards are the test cards that the form offers to fill in, with short labels.
+var hintCards = []struct{ Number, Label string }{
+	{"4111111111111111", "Approved"}, {"4000000000000002", "Declined"}, {"4000000000009995", "Insufficient funds"},
+	{"4000000000009235", "In review"}, {"5105105105105100", "Answer lost"},
+}
 
 var framePageTemplate = template.Must(template.New("frame.html").ParseFS(webFiles, "web/frame.html"))
 
@@ -193,13 +193,12 @@ func (s *Simulator) serveFrame(w http.ResponseWriter, r *http.Request) {
 	email := req.CaptureMandate.RequestEmail
 	billing := req.CaptureMandate.BillingType
 	page := framePage{
-		Settings: frameSettings{Frame: f.id, Origin: f.origin, Country: req.Country, Locale: strings.ReplaceAll(req.Locale, "_", "-")},
+		Settings: frameSettings{Frame: f.id, Origin: f.origin, Country: req.Country},
 		Script:   assetPath("frame.js"), Styles: assetPath("frame.css"),
-		Language: "en", Amount: total.in(amounts.Currency), Currency: amounts.Currency, Billing: billing,
+		Amount: total.in(amounts.Currency), Currency: amounts.Currency, Billing: billing,
 		Email:  email != nil && *email || email == nil && billing == "FULL",
 		Phone:  req.CaptureMandate.RequestPhone,
 		Street: billing == "FULL",
-		Year:   s.now().Year(),
 	}
 	for _, b := range brands {
 		taken := slices.Contains(req.AllowedCardNetworks, b.Name)
@@ -208,9 +207,9 @@ func (s *Simulator) serveFrame(w http.ResponseWriter, r *http.Request) {
 		}
 		page.Settings.Networks = append(page.Settings.Networks, frameNetwork{b.Name, b.Label, b.CVN, b.lengths, b.ranges, taken})
 	}
-	for _, c := range TestCards() {
-		if slices.Contains(hintCards, c.Number) && slices.Contains(req.AllowedCardNetworks, c.Network) {
-			page.TestCards = append(page.TestCards, c)
+	for _, c := range hintCards {
+		if b, _ := brandOf(c.Number); slices.Contains(req.AllowedCardNetworks, b.Name) {
+			page.TestCards = append(page.TestCards, TestCard{Number: c.Number, Label: c.Label})
 		}
 	}
 	var body strings.Builder
