@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"paythread/checkout"
+	"paythread/conversations"
+)
+
+// checkStatus is what a check came to.
+type checkStatus string
+
+// The statuses.
+const (
+	statusOK   checkStatus = "ok"
+	statusWarn checkStatus = "warn" // it runs, and something is less safe than it could be
+	statusFail checkStatus = "fail"
+)
+
+// finding is the result of one check.
+type finding struct {
+	status checkStatus
+	found  string // what is there; never holds a secret
+	mend   string // what to do about it; empty where all is well
+}
+
+// doctorCheck is one row of the doctor's table.
+type doctorCheck struct {
+	name string
+	run  func(context.Context) finding
+}
+
+// checkWithin bounds each check, so that a server that does not answer is told
+// as that.
+const checkWithin = 10 * time.Second
+
+// redisInspector looks at Redis and changes nothing.
+type redisInspector interface {
+	Inspect(context.Context) (conversations.Inspection, error)
+}
+
+// inspectedServers are the servers that the options name.
+type inspectedServers conversations.Options
+
+// Inspect looks at them without opening a store: the doctor writes nothing.
+func (s inspectedServers) Inspect(ctx context.Context) (conversations.Inspection, error) {
+	return conversations.InspectServers(ctx, conversations.Options(s))
+}
+
+func doctorCommand(flags *flag.FlagSet) action {
+	load := configFlag(flags)
+	return func(ctx context.Context, p process) error {
+		cfg, err := load(p)
+		if err != nil {
+			return err
+		}
+		servers, err := cfg.Redis.options()
+		if err != nil {
+			return err
+		}
+		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers))) {
+			return nil
+		}
+		return errReported
+	}
+}
+
+// doctorChecks lists all checks in the order in which they are made.
+func doctorChecks(cfg *Config, redis redisInspector) []doctorCheck {
+	checks := []doctorCheck{
+		{"configuration", func(context.Context) finding {
+			return finding{statusOK, countOf(len(cfg.Merchants), "merchant") + ", no problems", ""}
+		}},
+		{"link keys", func(context.Context) finding { return checkLinkKeys(cfg.LinkKeys) }},
+	}
+	return append(checks, redisChecks(cfg, redis)...)
+}
+
+// examine runs the checks in turn, prints each as it ends, and returns whether
+// none failed.
+func examine(ctx context.Context, w io.Writer, checks []doctorCheck) bool {
+	width := 0
+	for _, c := range checks {
+		width = max(width, len(c.name))
+	}
+	count := map[checkStatus]int{}
+	for _, c := range checks {
+		bounded, cancel := context.WithTimeout(ctx, checkWithin)
+		f := c.run(bounded)
+		cancel()
+		count[f.status]++
+		_, _ = fmt.Fprintf(w, "%-4s  %-*s  %s\n", f.status, width, c.name, f.found) // nobody to tell of a terminal that is gone
+		if f.mend != "" {
+			_, _ = fmt.Fprintf(w, "%*s  to mend: %s\n", width+6, "", f.mend) // the same
+		}
+	}
+	_, _ = fmt.Fprintf(w, "\n%s: %d ok, %s, %d failed\n", countOf(len(checks), "check"), count[statusOK], countOf(count[statusWarn], "warning"), count[statusFail]) // the same
+	return count[statusFail] == 0
+}
+
+func checkLinkKeys(c LinkKeysConfig) finding {
+	keys, err := checkout.LoadKeys(c.Files())
+	if err != nil {
+		return finding{statusFail, err.Error(), "make keys with \"paythread keys new --dir DIR\", and let link_keys name them"}
+	}
+	if problems := keys.Problems(); len(problems) > 0 {
+		return finding{statusWarn, strings.Join(problems, "; "), "change the files as said"}
+	}
+	return finding{statusOK, "signing with key " + keys.KeyID(), ""}
+}
+
+// redisChecks makes the checks of Redis. The first one asks the servers, the
+// others read its answer.
+func redisChecks(cfg *Config, redis redisInspector) []doctorCheck {
+	var seen *conversations.Inspection
+	checks := []doctorCheck{{"redis", func(ctx context.Context) finding {
+		i, err := redis.Inspect(ctx)
+		if err != nil {
+			return finding{statusFail, oneLine(err), "see that Redis runs at " + strings.Join(cfg.Redis.Addresses, ", ") + " and takes our user and password"}
+		}
+		seen = &i
+		return finding{statusOK, "answers, " + string(cfg.Redis.Mode), ""}
+	}}}
+	for _, row := range []struct {
+		name string
+		look func(conversations.Inspection, *Config) finding
+	}{
+		{"redis mode", lookAtMode},
+		{"redis version", lookAtVersion},
+		{"redis commands", lookAtDenied},
+		{"redis persistence", lookAtPersistence},
+		{"redis eviction", lookAtEviction},
+		{"redis replicas", lookAtReplicas},
+		{"redis slots", lookAtSlots},
+		{"redis clock", lookAtClock},
+	} {
+		checks = append(checks, doctorCheck{row.name, func(context.Context) finding {
+			if seen == nil {
+				return finding{statusWarn, "not looked at, because Redis does not answer", ""}
+			}
+			return row.look(*seen, cfg)
+		}})
+	}
+	return checks
+}
+
+// grave is the status of what loses money records: a failure where money is
+// real, a warning where it is not.
+func grave(cfg *Config) checkStatus {
+	for _, m := range cfg.Merchants {
+		if !m.Sandbox {
+			return statusFail
+		}
+	}
+	return statusWarn
+}
+
+func lookAtMode(i conversations.Inspection, cfg *Config) finding {
+	clustered := cfg.Redis.Mode == RedisCluster
+	switch {
+	case i.Mode == "":
+		return finding{statusWarn, "the server does not tell", ""}
+	case i.Mode == "cluster" && !clustered:
+		return finding{statusFail, "the server is part of a Cluster, the configuration says " + string(cfg.Redis.Mode), "set redis.mode to cluster"}
+	case i.Mode != "cluster" && clustered:
+		return finding{statusFail, "the server is not part of a Cluster, the configuration says that it is", "set redis.mode to single or sentinel, with one address"}
+	}
+	return finding{statusOK, i.Mode, ""}
+}
+
+// leastRedis is the first version with all the commands that are used.
+const leastRedis = "6.2"
+
+func lookAtVersion(i conversations.Inspection, _ *Config) finding {
+	switch {
+	case i.Version == "":
+		return finding{statusWarn, "the server does not tell", "see that it is " + leastRedis + " or newer"}
+	case conversations.CompareVersions(i.Version, leastRedis) < 0:
+		return finding{statusFail, i.Version, "use " + leastRedis + " or newer"}
+	}
+	return finding{statusOK, i.Version, ""}
+}
+
+func lookAtDenied(i conversations.Inspection, _ *Config) finding {
+	if len(i.Denied) == 0 {
+		return finding{statusOK, "all that we look with are allowed", ""}
+	}
+	return finding{statusWarn, "refused: " + strings.Join(i.Denied, ", ") + ", as managed services do; some of the following may not be known",
+		"look in the service's own console for persistence, eviction and replicas"}
+}
+
+func lookAtPersistence(i conversations.Inspection, cfg *Config) finding {
+	switch {
+	case i.AppendOnly == nil:
+		return finding{statusWarn, "the server does not tell whether it keeps an append-only file", "see that a restart loses nothing"}
+	case !*i.AppendOnly && len(i.Denied) > 0:
+		return finding{statusWarn, "no append-only file, and the service does not let us see how else it keeps its data", "see that a restart loses nothing"}
+	case !*i.AppendOnly:
+		return finding{grave(cfg), "no append-only file: a restart loses what happened since the last snapshot", "set appendonly yes"}
+	}
+	return finding{statusOK, "append-only file", ""}
+}
+
+func lookAtEviction(i conversations.Inspection, cfg *Config) finding {
+	switch i.MaxMemoryPolicy {
+	case "":
+		return finding{statusWarn, "the server does not tell its maxmemory-policy", "see that it is noeviction"}
+	case "noeviction":
+		return finding{statusOK, "noeviction", ""}
+	}
+	return finding{grave(cfg), i.MaxMemoryPolicy + ": a full server throws records away", "set maxmemory-policy noeviction"}
+}
+
+func lookAtReplicas(i conversations.Inspection, cfg *Config) finding {
+	switch {
+	case i.Replicas < cfg.Redis.WaitReplicas:
+		return finding{statusFail, fmt.Sprintf("a master has %d, and redis.wait_replicas is %d: no charge would be made", i.Replicas, cfg.Redis.WaitReplicas),
+			"add replicas, or lower redis.wait_replicas"}
+	case i.Replicas == 0:
+		return finding{statusWarn, "none: if the server is lost, so is what it held", "add a replica to each master"}
+	}
+	return finding{statusOK, fmt.Sprintf("at least %d for each master", i.Replicas), ""}
+}
+
+func lookAtSlots(i conversations.Inspection, cfg *Config) finding {
+	switch {
+	case cfg.Redis.Mode != RedisCluster:
+		return finding{statusOK, "no Cluster", ""}
+	case i.SlotsCovered == nil:
+		return finding{statusWarn, "the Cluster does not tell whether all slots are served", "look at CLUSTER INFO"}
+	case !*i.SlotsCovered:
+		return finding{statusFail, "some slots are not served: part of all contacts cannot be reached", "see CLUSTER INFO, and bring the masters back"}
+	}
+	return finding{statusOK, "all served", ""}
+}
+
+// The offsets from which the clocks are worth a word. Windows and timers go by
+// Redis's clock, so a difference does no harm there; the ends of links,
+// tokens and signatures go by ours.
+const (
+	clockWarn = 2 * time.Second
+	clockFail = time.Minute
+)
+
+func lookAtClock(i conversations.Inspection, _ *Config) finding {
+	off := i.ClockOffset.Round(time.Millisecond)
+	words := fmt.Sprintf("%s from ours", off.Abs())
+	switch {
+	case off > 0:
+		words = fmt.Sprintf("%s ahead of ours", off)
+	case off < 0:
+		words = fmt.Sprintf("%s behind ours", -off)
+	}
+	mend := "let both machines set their clocks by NTP"
+	switch {
+	case off.Abs() >= clockFail:
+		return finding{statusFail, words, mend}
+	case off.Abs() >= clockWarn:
+		return finding{statusWarn, words, mend}
+	}
+	return finding{statusOK, words, ""}
+}

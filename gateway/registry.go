@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+
+	"paythread/checkout/platforms"
+	"paythread/checkout/platforms/unifiedcheckout"
+	"paythread/conversations"
+	"paythread/gateway/providers"
+	"paythread/gateway/providers/meta"
+	"paythread/gateway/providers/twilio"
+)
+
+// providerRegistrations are the messaging companies that a sender can be at. A
+// new one is one more line here.
+var providerRegistrations = registered(providerParts,
+	meta.Registration,
+	twilio.Registration,
+)
+
+// platformRegistrations are the ways to pay that a merchant can choose. A new
+// one is one more line here.
+var platformRegistrations = registered(platformParts,
+	unifiedcheckout.Registration,
+)
+
+func providerParts(r providers.Registration) (string, bool) { return r.Name, r.New != nil }
+func platformParts(r platforms.Registration) (string, bool) { return r.Name, r.New != nil }
+
+// registered returns the list as it is. A list with a mistake is the program's
+// own and ends it at start.
+func registered[R any](parts func(R) (name string, complete bool), list ...R) []R {
+	if err := checkRegistry(parts, list); err != nil {
+		panic("gateway: " + err.Error())
+	}
+	return list
+}
+
+// checkRegistry refuses an empty name, a missing constructor and a name that
+// stands twice.
+func checkRegistry[R any](parts func(R) (name string, complete bool), list []R) error {
+	var problems []error
+	seen := make(map[string]bool, len(list))
+	for i, r := range list {
+		name, complete := parts(r)
+		switch {
+		case name == "":
+			problems = append(problems, fmt.Errorf("registration %d has no name", i))
+		case seen[name]:
+			problems = append(problems, fmt.Errorf("registration %q stands twice", name))
+		case !complete:
+			problems = append(problems, fmt.Errorf("registration %q has no constructor", name))
+		}
+		seen[name] = true
+	}
+	return errors.Join(problems...)
+}
+
+func providerNamed(name string) (providers.Registration, bool) {
+	return named(providerParts, providerRegistrations, name)
+}
+
+func platformNamed(name string) (platforms.Registration, bool) {
+	return named(platformParts, platformRegistrations, name)
+}
+
+func named[R any](parts func(R) (string, bool), list []R, name string) (R, bool) {
+	for _, r := range list {
+		if n, _ := parts(r); n == name {
+			return r, true
+		}
+	}
+	var none R
+	return none, false
+}
+
+// newProvider makes the adapter of a sender.
+func newProvider(s *SenderConfig, client *http.Client, log *slog.Logger) (providers.Provider, error) {
+	r, ok := providerNamed(s.Provider)
+	if !ok {
+		return nil, fmt.Errorf("there is no provider %q", s.Provider)
+	}
+	return r.New(providers.Settings{
+		SenderID:   s.ID,
+		Channel:    s.Channel,
+		MerchantID: s.Merchant.ID,
+		WebhookURL: s.WebhookURL(),
+		Values:     s.Settings,
+		Siblings:   siblings(s),
+	}, client, log)
+}
+
+// siblings finds the senders whose webhooks may come to the address of s: those
+// of the same merchant and the same app at Meta, by their phone_number_id. The
+// app is known by its secret, which signs them all.
+func siblings(s *SenderConfig) map[string]string {
+	found := make(map[string]string)
+	for _, other := range s.Merchant.Senders {
+		number := other.Settings["phone_number_id"]
+		if number != "" && other.Provider == s.Provider && other.Settings["app_secret"] == s.Settings["app_secret"] {
+			found[number] = other.ID
+		}
+	}
+	return found
+}
+
+// newPlatform makes the adapter of a merchant's payment platform.
+func newPlatform(m *MerchantConfig, client *http.Client, log *slog.Logger) (platforms.Platform, error) {
+	r, ok := platformNamed(m.Platform.Name)
+	if !ok {
+		return nil, fmt.Errorf("there is no platform %q", m.Platform.Name)
+	}
+	values := maps.Clone(m.Platform.Settings)
+	for _, s := range r.Settings {
+		if s.Name == merchantsCountry && values[s.Name] == "" {
+			values[s.Name] = m.Country
+		}
+	}
+	return r.New(platforms.Settings{
+		MerchantID: m.ID,
+		Sandbox:    m.Sandbox,
+		Values:     values,
+	}, client, log)
+}
+
+// merchantsCountry is the setting of a platform that is the merchant's own
+// country unless it says otherwise.
+const merchantsCountry = "country"
+
+// exampleSettings are values for the printed example where a provider or
+// platform looks at their form.
+var exampleSettings = map[string]map[string]string{
+	"meta":   {"phone_number_id": "106540352242922", "template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled"},
+	"twilio": {"account_sid": "AC0123456789abcdef0123456789abcdef", "from": "+27600000001"},
+	"unified_checkout": {
+		"merchant_id":   "acme_sandbox",
+		"key_id":        "08c94330-f618-42a3-b09d-e1e43be5efda",
+		"shared_secret": placeholder + placeholder + placeholder + placeholder, // base64, as it must be
+	},
+}
+
+// channelNames returns what a provider can do, for a sentence.
+func channelNames(channels []conversations.Channel) []string {
+	names := make([]string, len(channels))
+	for i, c := range channels {
+		names[i] = string(c)
+	}
+	return names
+}

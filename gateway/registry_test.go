@@ -1,0 +1,105 @@
+package main
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestRegistryMistakes(t *testing.T) {
+	t.Parallel()
+	type entry struct {
+		name     string
+		complete bool
+	}
+	parts := func(e entry) (string, bool) { return e.name, e.complete }
+	for name, tt := range map[string]struct {
+		list []entry
+		want string
+	}{
+		"right":          {[]entry{{"a", true}, {"b", true}}, ""},
+		"no name":        {[]entry{{"a", true}, {"", true}}, "registration 1 has no name"},
+		"no constructor": {[]entry{{"a", false}}, `registration "a" has no constructor`},
+		"twice":          {[]entry{{"a", true}, {"a", true}}, `registration "a" stands twice`},
+		"all at once":    {[]entry{{"", true}, {"a", false}, {"a", true}}, "no name\nregistration \"a\" has no constructor\nregistration \"a\" stands twice"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := ""
+			if err := checkRegistry(parts, tt.list); err != nil {
+				got = err.Error()
+			}
+			if !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
+				t.Errorf("checkRegistry = %q, want %q", got, tt.want)
+			}
+		})
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a list with a mistake does not end the program")
+		}
+	}()
+	registered(parts, entry{})
+}
+
+// TestRegistrySettings: what a Registration asks for can stand beside the keys
+// that every sender or platform has.
+func TestRegistrySettings(t *testing.T) {
+	t.Parallel()
+	sections := map[string]section{"sender": (&SenderConfig{Settings: Settings{}}).section(), "platform": (&PlatformConfig{}).section()}
+	for what, s := range sections {
+		for _, v := range s.variants {
+			seen := map[string]bool{}
+			for _, key := range append(keysOf(s.fields), keysOf(v.fields)...) {
+				if seen[key] {
+					t.Errorf("%s %s: the key %s stands twice", what, v.name, key)
+				}
+				seen[key] = true
+			}
+		}
+	}
+}
+
+func TestRegistrySiblings(t *testing.T) {
+	t.Parallel()
+	m := &MerchantConfig{ID: "acme"}
+	add := func(id, provider, number, app string) *SenderConfig {
+		s := &SenderConfig{ID: id, Provider: provider, Merchant: m, Settings: Settings{"phone_number_id": number, "app_secret": app}}
+		m.Senders = append(m.Senders, s)
+		return s
+	}
+	one := add("one", "meta", "1", "a")
+	add("two", "meta", "2", "a")
+	add("other-app", "meta", "3", "b")
+	add("other-provider", "else", "4", "a")
+	add("no-number", "meta", "", "a")
+	got := siblings(one)
+	if len(got) != 2 || got["1"] != "one" || got["2"] != "two" {
+		t.Errorf("siblings = %v, want the two numbers of the same app", got)
+	}
+}
+
+func TestRegistryMakesAdapters(t *testing.T) {
+	t.Parallel()
+	m := base(t).Merchants[0]
+	client, log := &http.Client{}, slog.New(slog.DiscardHandler)
+	for _, s := range m.Senders {
+		if p, err := newProvider(s, client, log); err != nil || p == nil {
+			t.Errorf("newProvider(%s) = %v, %v", s.ID, p, err)
+		}
+	}
+	// Without a country of its own the platform gets the merchant's: it asks for one.
+	if p, err := newPlatform(m, client, log); err != nil || p == nil {
+		t.Errorf("newPlatform = %v, %v", p, err)
+	}
+	if _, changed := m.Platform.Settings[merchantsCountry]; changed {
+		t.Error("making the platform changed the configuration")
+	}
+	if _, err := newProvider(&SenderConfig{Provider: "none", Merchant: m}, client, log); err == nil {
+		t.Error("a provider that there is not was made")
+	}
+	if _, err := newPlatform(&MerchantConfig{Platform: PlatformConfig{Name: "none"}}, client, log); err == nil {
+		t.Error("a platform that there is not was made")
+	}
+}
