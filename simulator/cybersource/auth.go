@@ -21,8 +21,12 @@ var authenticationFailed = answer{
 	body:   map[string]any{"response": map[string]any{"rmsg": "Authentication Failed"}},
 }
 
-// maxJWTLife is the longest a request JWT may be good for.
-const maxJWTLife = 120 * time.Second
+const (
+	// maxJWTLife is the longest a request JWT may be good for.
+	maxJWTLife = 120 * time.Second
+	// clockSkew is how far a client's clock may be ahead: iat has whole seconds, and clocks differ.
+	clockSkew = 5 * time.Second
+)
 
 // authenticate finds the merchant that made the request. The error names the failed check for the
 // log and never holds a value of the request.
@@ -210,7 +214,7 @@ func (s *Simulator) authenticateJWT(token string, r *http.Request, body []byte) 
 		return nil, errors.New("iss or v-c-merchant-id is not the key's merchant")
 	case claims.IssuedAt == 0 || claims.ExpiresAt == 0:
 		return nil, errors.New("iat or exp is missing")
-	case issued.After(now):
+	case issued.After(now.Add(clockSkew)):
 		return nil, errors.New("iat is in the future")
 	case !expires.After(now):
 		return nil, errors.New("JWT has expired")

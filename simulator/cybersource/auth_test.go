@@ -192,6 +192,7 @@ func TestJWTRefusals(t *testing.T) {
 		{"digest-algorithm", func(c jwt.MapClaims) { delete(c, "digestAlgorithm"); c["digest-algorithm"] = "SHA-256" }, true},
 		{"lives too long", set("exp", now+121), false},
 		{"expired", func(c jwt.MapClaims) { c["iat"], c["exp"] = now-130, now-10 }, false},
+		{"a clock a little ahead", func(c jwt.MapClaims) { c["iat"], c["exp"] = now+2, now+60 }, true},
 		{"issued in the future", func(c jwt.MapClaims) { c["iat"], c["exp"] = now+30, now+60 }, false},
 		{"no iat", drop("iat"), false},
 		{"no exp", drop("exp"), false},

@@ -98,19 +98,36 @@ type shop struct {
 	frames map[target.ID]bool // opened so far; a closed one may be listed for a while
 }
 
-// newShop opens the page in a headless browser, or fails with what to install.
-func newShop(t *testing.T) *shop {
+// newBrowser starts a headless browser, or fails with what to install.
+func newBrowser(t *testing.T) context.Context {
 	t.Helper()
-	browser := ""
+	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
-		if path, err := exec.LookPath(name); err == nil {
-			browser = path
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
 			break
 		}
 	}
-	if browser == "" {
+	if path == "" {
 		t.Fatal("this test needs a browser: apt-get install chromium")
 	}
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		chromedp.WSURLReadTimeout(time.Minute))
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	ctx, quit := chromedp.NewContext(allocator)
+	t.Cleanup(quit)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return ctx
+}
+
+// newShop opens the page in a tab of its own.
+func newShop(t *testing.T, browser context.Context) *shop {
+	t.Helper()
 	// The browser's clock is the real one, so the simulator's is as well.
 	w := newWorld(t, func(c *Config) {
 		c.AllowHTTPOrigins = true
@@ -123,6 +140,7 @@ func newShop(t *testing.T) *shop {
 		switch r.URL.Path {
 		case "/":
 			rw.Header().Set("Content-Security-Policy", fmt.Sprintf("default-src 'none'; script-src 'self' %[1]s; frame-src %[1]s; connect-src %[1]s", w.sim.origin))
+			rw.Header().Set("Referrer-Policy", "no-referrer")
 			rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 			_, _ = fmt.Fprintf(rw, `<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>Shop</title><h1>Order 1042</h1><div id="a"></div><div id="b"></div>
 <script src="/host.js"></script><script src="%s%s" integrity="%s" crossorigin="anonymous"></script>`, w.sim.origin, w.sim.library.path, w.sim.library.integrity)
@@ -136,13 +154,7 @@ func newShop(t *testing.T) *shop {
 	t.Cleanup(page.Close)
 	s.origin = page.URL
 
-	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.WSURLReadTimeout(60*time.Second))
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(stop)
-	ctx, closeTab := chromedp.NewContext(allocator)
+	ctx, closeTab := chromedp.NewContext(browser)
 	t.Cleanup(closeTab)
 	s.tab = tab{t, ctx}
 	s.do(chromedp.Navigate(s.origin))
@@ -225,10 +237,22 @@ func (s *shop) picture(name string, width int64) {
 
 const both = `{paymentSelection: "#a", paymentScreen: "#b"}`
 
-// A person types a card into the frame; the page gets a token and nothing else; the shop charges it.
-func TestCardIsTypedInABrowserAndCharged(t *testing.T) {
+// One browser serves all: starting it takes longer than the tests.
+func TestInABrowser(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	browser := newBrowser(t)
+	for name, test := range map[string]func(*testing.T, context.Context){
+		"a card is typed and charged":         testCardIsTypedAndCharged,
+		"the widget completes with a mandate": testWidgetCompletesWithAMandate,
+		"the widget refuses contexts":         testWidgetRefusesContexts,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, browser) })
+	}
+}
+
+// A person types a card into the frame; the page gets a token and nothing else; the shop charges it.
+func testCardIsTypedAndCharged(t *testing.T, browser context.Context) {
+	s := newShop(t, browser)
 	s.start(s.session(), `{}`, both)
 	form := s.form()
 	s.picture("empty", 390)
@@ -299,9 +323,8 @@ func TestCardIsTypedInABrowserAndCharged(t *testing.T) {
 }
 
 // With a complete mandate the widget pays by itself and hands out a signed result.
-func TestWidgetCompletesWithAMandate(t *testing.T) {
-	t.Parallel()
-	s := newShop(t)
+func testWidgetCompletesWithAMandate(t *testing.T, browser context.Context) {
+	s := newShop(t, browser)
 	jwt := s.session(func(r object) {
 		r["completeMandate"] = object{"type": "CAPTURE", "consumerAuthentication": "NONE"}
 		r["captureMandate"] = object{"billingType": "FULL", "requestEmail": true}
@@ -330,9 +353,8 @@ func TestWidgetCompletesWithAMandate(t *testing.T) {
 	}
 }
 
-func TestWidgetRefusesContexts(t *testing.T) {
-	t.Parallel()
-	s := newShop(t)
+func testWidgetRefusesContexts(t *testing.T, browser context.Context) {
+	s := newShop(t, browser)
 	good := s.session()
 	expired := func() string {
 		s.w.sim.cfg.ContextLife = -time.Second

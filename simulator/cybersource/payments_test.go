@@ -351,7 +351,7 @@ func (w *world) rule(r faults.Rule) {
 // await polls a condition that another goroutine brings about.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s did not happen", what)
 		}

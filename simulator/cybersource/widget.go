@@ -133,7 +133,7 @@ func takesCards(types []string) bool {
 }
 
 var buttonTexts = map[string]string{
-	"PAY": "Pay", "CHECKOUT": "Check out", "CARD_PAYMENT": "Card payment", "DEBIT_CREDIT": "Debit or credit card",
+	"CHECKOUT": "Check out", "CARD_PAYMENT": "Card payment", "DEBIT_CREDIT": "Debit or credit card",
 	"CHECKOUT_AND_CONTINUE": "Check out and continue", "DONATE": "Donate", "ADD_CARD": "Add card", "SAVE_CARD": "Save card",
 	"SUBSCRIBE_WITH_CARD": "Subscribe with card",
 }
