@@ -1,0 +1,441 @@
+package unifiedcheckout
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"paythread/checkout/platforms"
+	"paythread/conversations"
+	"paythread/simulator/cybersource"
+	"paythread/simulator/faults"
+)
+
+// world is the simulator as the far end, with a platform that believes it to
+// be CyberSource.
+type world struct {
+	t         *testing.T
+	url       string
+	simulator *cybersource.Simulator
+	faults    *faults.Set
+	platform  *Platform
+	attempts  int
+}
+
+func newWorld(t *testing.T, change func(*cybersource.Config, map[string]string)) *world {
+	t.Helper()
+	w := &world{t: t, faults: faults.New()}
+	mux := http.NewServeMux()
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	w.url = server.URL
+	settings := testSettings(server.URL)
+	config := cybersource.Config{
+		PublicURL: server.URL, SearchDelay: -1, SharedKeys: 1, Processor: "vpc",
+		Merchants: []cybersource.Merchant{{ID: settings.Values["merchant_id"], KeyID: settings.Values["key_id"], SharedSecret: testSecret}},
+	}
+	if change != nil {
+		change(&config, settings.Values)
+	}
+	var err error
+	if w.simulator, err = cybersource.New(config, w.faults); err != nil {
+		t.Fatal(err)
+	}
+	w.simulator.Register(mux)
+	w.platform = newPlatform(t, settings)
+	return w
+}
+
+// token types a card in, as the browser's library would, and checks it as the
+// pay page does.
+func (w *world) token(number string) (string, platforms.Token) {
+	w.t.Helper()
+	made, err := w.platform.CreateContext(w.t.Context(), platforms.ContextRequest{Request: request, Origin: origin, Locale: "en-ZA"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	code := "123"
+	if number[0] == '3' {
+		code = "1234" // American Express
+	}
+	body, err := json.Marshal(map[string]any{"captureContext": made.Token, "card": map[string]string{
+		"number": number, "expirationMonth": "12", "expirationYear": strconv.Itoa(time.Now().Year() + 2), "securityCode": code,
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	resp, err := http.Post(w.url+"/cybersource/transient-tokens", "application/json", bytes.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var answer struct{ TransientToken string }
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.TransientToken == "" {
+		w.t.Fatalf("no transient token: HTTP %d, %v", resp.StatusCode, err)
+	}
+	checked, err := w.platform.CheckToken(answer.TransientToken, []conversations.CaptureContext{made.Kept()}, time.Now())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answer.TransientToken, checked
+}
+
+// attempt is a new attempt with references of its own.
+func (w *world) attempt(sale bool) conversations.Attempt {
+	w.attempts++
+	a := testAttempt()
+	a.N, a.Code, a.TransactionID, a.Capture = w.attempts, fmt.Sprintf("pr_07abc-%d", w.attempts), fmt.Sprintf("t07abc%d", w.attempts), sale
+	return a
+}
+
+// charge charges a card and keeps the answer with the attempt.
+func (w *world) charge(number string, sale bool) conversations.Attempt {
+	w.t.Helper()
+	token, _ := w.token(number)
+	a := w.attempt(sale)
+	a.Result = w.platform.Charge(w.t.Context(), platforms.ChargeRequest{Attempt: a, Request: request, TransientToken: token})
+	return a
+}
+
+func (w *world) want(a conversations.Attempt, outcome conversations.Outcome) {
+	w.t.Helper()
+	if a.Result.Outcome != outcome {
+		w.t.Fatalf("outcome %q (%s), want %q", a.Result.Outcome, a.Result.Reason, outcome)
+	}
+}
+
+// asked is what an inquiry tells.
+func (w *world) asked(a conversations.Attempt) conversations.Result {
+	w.t.Helper()
+	result, err := w.platform.Inquire(w.t.Context(), a)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return result
+}
+
+func (w *world) kinds() []string {
+	var kinds []string
+	for _, transaction := range w.simulator.Transactions() {
+		kinds = append(kinds, transaction.Kind)
+	}
+	return kinds
+}
+
+func (w *world) wantKinds(want ...string) {
+	w.t.Helper()
+	if got := w.kinds(); !slices.Equal(got, want) {
+		w.t.Errorf("really done: %q, want %q", got, want)
+	}
+}
+
+func (w *world) breaks(rules ...faults.Rule) {
+	w.t.Helper()
+	if err := w.faults.Replace(rules); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func operation(kind conversations.OperationKind, a conversations.Attempt, minor int64) conversations.Operation {
+	return conversations.Operation{
+		ID: fmt.Sprintf("op-%s-%d", kind, a.N), Kind: kind, Attempt: a.N, PaymentID: a.Result.PaymentID,
+		Amount: conversations.Money{Minor: minor, Currency: "ZAR"}, State: conversations.OperationPending, StartedAt: time.Now(),
+	}
+}
+
+type follower func(context.Context, conversations.Operation, conversations.Attempt) (conversations.OperationState, string, error)
+
+func (w *world) do(f follower, op conversations.Operation, a conversations.Attempt, want conversations.OperationState) {
+	w.t.Helper()
+	state, reason, err := f(w.t.Context(), op, a)
+	if state != want {
+		w.t.Fatalf("%s: state %q (%s), %v, want %q", op.Kind, state, reason, err, want)
+	}
+}
+
+func TestSimulatorOutcomes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		card        string
+		sale        bool
+		charge, ask conversations.Outcome
+		amount      int64
+	}{
+		{"4111111111111111", true, conversations.OutcomeCaptured, conversations.OutcomeCaptured, 14900},
+		{"4111111111111111", false, conversations.OutcomeAuthorized, conversations.OutcomeAuthorized, 14900},
+		{"378282246310005", true, conversations.OutcomeCaptured, conversations.OutcomeCaptured, 14900},
+		{"4000000000009995", true, conversations.OutcomeDeclined, conversations.OutcomeDeclined, 0},
+		{"4000000000009979", true, conversations.OutcomeDeclined, conversations.OutcomeDeclined, 0},
+		{"4000000000009235", true, conversations.OutcomeInReview, conversations.OutcomeInReview, 14900},
+		{"4100000000000019", true, conversations.OutcomeRiskDeclined, conversations.OutcomeRiskDeclined, 14900},
+		{"4012888888881881", true, conversations.OutcomePartial, conversations.OutcomePartial, 7450},
+		{"4000002500003155", true, conversations.OutcomeAuthenticationPending, conversations.OutcomeAuthenticationPending, 0},
+		{"4000000000000119", true, conversations.OutcomeUnknown, conversations.OutcomeNotFound, 0},
+		{"5105105105105100", true, conversations.OutcomeUnknown, conversations.OutcomeCaptured, 14900},
+	} {
+		for _, auth := range []string{"jwt", "http_signature"} {
+			t.Run(fmt.Sprintf("%s sale %v %s", tt.card, tt.sale, auth), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, func(_ *cybersource.Config, values map[string]string) { values["auth"] = auth })
+				a := w.charge(tt.card, tt.sale)
+				w.want(a, tt.charge)
+				if a.Result.PaymentID == "" {
+					t.Error("no payment id, though the far end gave one")
+				}
+				asked := w.asked(a)
+				if asked.Outcome != tt.ask || asked.Amount.Minor != tt.amount {
+					t.Errorf("asked: %q for %v (%s), want %q for %d", asked.Outcome, asked.Amount, asked.Reason, tt.ask, tt.amount)
+				}
+				if tt.charge == conversations.OutcomeDeclined && asked.Reason != a.Result.Reason {
+					t.Errorf("reason %q when asked, %q at once", asked.Reason, a.Result.Reason)
+				}
+				// Without the payment's id the search alone must tell the same.
+				a.Result.PaymentID = ""
+				if again := w.asked(a); again.Outcome != tt.ask || again.Amount != asked.Amount {
+					t.Errorf("asked without an id: %q for %v, want the same", again.Outcome, again.Amount)
+				}
+			})
+		}
+	}
+}
+
+func TestSimulatorCardIsMasked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	_, token := w.token("5555555555554444")
+	if token.CardBrand != "Mastercard" || token.CardLast4 != "4444" || token.JTI == "" {
+		t.Errorf("token %+v, want Mastercard 4444", token)
+	}
+}
+
+func TestSimulatorFaultsAroundACharge(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		do      string
+		status  int
+		charge  conversations.Outcome
+		ask     conversations.Outcome
+		charged bool
+	}{
+		{"drop_before", 0, conversations.OutcomeUnknown, conversations.OutcomeNotFound, false},
+		{"drop_after", 0, conversations.OutcomeUnknown, conversations.OutcomeCaptured, true},
+		{"status", 503, conversations.OutcomeUnknown, conversations.OutcomeNotFound, false},
+		{"status", 429, conversations.OutcomeNotTaken, conversations.OutcomeNotFound, false},
+		{"timeout_before", 0, conversations.OutcomeUnknown, conversations.OutcomeNotFound, false},
+		{"timeout_after", 0, conversations.OutcomeUnknown, conversations.OutcomeCaptured, true},
+	} {
+		t.Run(fmt.Sprint(tt.do, tt.status), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			token, _ := w.token("4111111111111111")
+			w.breaks(faults.Rule{Call: "cybersource.payments", Do: tt.do, Status: tt.status, Times: 1})
+			a := w.attempt(true)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tt.do == "timeout_before" || tt.do == "timeout_after" {
+				go func() { // gives up once the fault has the call
+					for {
+						if taken(w.faults) && (tt.do == "timeout_before" || len(w.simulator.Transactions()) > 0) {
+							cancel()
+							return
+						}
+						select {
+						case <-ctx.Done():
+							return
+						case <-time.After(time.Millisecond):
+						}
+					}
+				}()
+			}
+			a.Result = w.platform.Charge(ctx, platforms.ChargeRequest{Attempt: a, Request: request, TransientToken: token})
+			w.want(a, tt.charge)
+			if result := w.asked(a); result.Outcome != tt.ask {
+				t.Errorf("asked: %q (%s), want %q", result.Outcome, result.Reason, tt.ask)
+			}
+			if got := len(w.simulator.Transactions()) == 1; got != tt.charged {
+				t.Errorf("really done: %q", w.kinds())
+			}
+		})
+	}
+}
+
+// taken tells whether the fault has met its call.
+func taken(set *faults.Set) bool {
+	states := set.Rules()
+	return len(states) == 1 && states[0].Taken > 0
+}
+
+func TestSimulatorRefusesASecondUseOfAReference(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	a := w.charge("4111111111111111", true)
+	w.want(a, conversations.OutcomeCaptured)
+	token, _ := w.token("4111111111111111")
+	again := a
+	again.Result = w.platform.Charge(t.Context(), platforms.ChargeRequest{Attempt: a, Request: request, TransientToken: token})
+	w.want(again, conversations.OutcomeUnknown) // DUPLICATE_REQUEST: look the first one up
+	if result := w.asked(again); result.Outcome != conversations.OutcomeCaptured {
+		t.Errorf("asked: %q, want the first one", result.Outcome)
+	}
+	w.wantKinds("sale")
+}
+
+func TestSimulatorSearchIsNotRealTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *cybersource.Config, _ map[string]string) { c.SearchDelay = time.Hour })
+	a := w.charge("4111111111111111", true)
+	if result := w.asked(a); result.Outcome != conversations.OutcomeNotFound {
+		t.Errorf("asked at once: %q, want not found (yet)", result.Outcome)
+	}
+	w.simulator.Index()
+	if result := w.asked(a); result.Outcome != conversations.OutcomeCaptured || result.PaymentID != a.Result.PaymentID || result.CardLast4 != "1111" {
+		t.Errorf("asked later: %+v, want the sale", result)
+	}
+}
+
+func TestSimulatorReversals(t *testing.T) {
+	t.Parallel()
+	t.Run("authorization", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, nil)
+		a := w.charge("4111111111111111", false)
+		op := operation(conversations.OperationReversal, a, 14900)
+		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
+		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded) // reversed already
+		w.wantKinds("authorization", "reversal")
+		if result := w.asked(a); result.Outcome != conversations.OutcomeReversed || result.PaymentID != "" {
+			t.Errorf("asked: %+v, want reversed and no id of the reversal", result)
+		}
+	})
+	for name, card := range map[string]string{"partial": "4012888888881881", "risk declined": "4100000000000019"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			a := w.charge(card, true)
+			op := operation(conversations.OperationReversal, a, a.Result.Amount.Minor)
+			w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
+			w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
+			w.wantKinds("authorization", "reversal")
+		})
+	}
+	t.Run("sale", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, nil)
+		a := w.charge("4111111111111111", true)
+		op := operation(conversations.OperationVoid, a, 14900)
+		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
+		w.wantKinds("sale", "void", "reversal") // the hold is released too
+		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
+		if result := w.asked(a); result.Outcome != conversations.OutcomeReversed {
+			t.Errorf("asked: %q, want reversed", result.Outcome)
+		}
+	})
+	t.Run("settled sale", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, nil)
+		a := w.charge("4111111111111111", true)
+		w.simulator.Settle()
+		op := operation(conversations.OperationVoid, a, 14900)
+		w.do(w.platform.Reverse, op, a, conversations.OperationUnsettled) // an earlier void might not show yet
+		op.StartedAt = time.Now().Add(-searchLag)
+		w.do(w.platform.Reverse, op, a, conversations.OperationFailed)
+		w.do(w.platform.Refund, operation(conversations.OperationRefund, a, 14900), a, conversations.OperationSucceeded)
+		w.wantKinds("sale", "refund")
+	})
+	t.Run("answer lost", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, nil)
+		a := w.charge("4111111111111111", true)
+		w.breaks(faults.Rule{Call: "cybersource.voids", Do: "drop_after", Times: 1})
+		op := operation(conversations.OperationVoid, a, 14900)
+		w.do(w.platform.Reverse, op, a, conversations.OperationUnsettled)
+		op.State = conversations.OperationUnsettled
+		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
+		w.wantKinds("sale", "void", "reversal")
+	})
+}
+
+func TestSimulatorCaptureAndRefund(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	a := w.charge("4111111111111111", false)
+	w.breaks(faults.Rule{Call: "cybersource.captures", Do: "drop_after", Times: 1})
+	capture := operation(conversations.OperationCapture, a, 10000)
+	w.do(w.platform.Capture, capture, a, conversations.OperationUnsettled)
+	capture.State = conversations.OperationUnsettled
+	w.do(w.platform.Capture, capture, a, conversations.OperationSucceeded) // found, not sent again
+	w.wantKinds("authorization", "capture")
+	if result := w.asked(a); result.Outcome != conversations.OutcomeAuthorized {
+		t.Errorf("asked about the charge: %q, want authorized: the capture is an operation", result.Outcome)
+	}
+	w.do(w.platform.Capture, operation(conversations.OperationCapture, a, 14900), a, conversations.OperationFailed)
+
+	w.breaks(faults.Rule{Call: "cybersource.refunds", Do: "drop_after", Times: 1})
+	refund := operation(conversations.OperationRefund, a, 2500)
+	w.do(w.platform.Refund, refund, a, conversations.OperationUnsettled)
+	refund.State = conversations.OperationUnsettled
+	w.do(w.platform.Refund, refund, a, conversations.OperationSucceeded)
+	w.wantKinds("authorization", "capture", "refund")
+
+	second := operation(conversations.OperationRefund, a, 2500)
+	second.ID = "op-refund-again"
+	w.do(w.platform.Refund, second, a, conversations.OperationSucceeded) // the same amount, another refund
+	tooMuch := operation(conversations.OperationRefund, a, 9000)
+	tooMuch.ID = "op-refund-too-much"
+	w.do(w.platform.Refund, tooMuch, a, conversations.OperationFailed)
+	w.wantKinds("authorization", "capture", "refund", "refund")
+}
+
+func TestSimulatorVoidOfACapture(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	a := w.charge("4111111111111111", false)
+	w.do(w.platform.Capture, operation(conversations.OperationCapture, a, 14900), a, conversations.OperationSucceeded)
+	w.do(w.platform.Reverse, operation(conversations.OperationVoid, a, 14900), a, conversations.OperationSucceeded)
+	w.wantKinds("authorization", "capture", "void", "reversal")
+}
+
+func TestSimulatorReviewIsDecided(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		accept, sale bool
+		want         conversations.Outcome
+	}{
+		{true, true, conversations.OutcomeCaptured},
+		{true, false, conversations.OutcomeAuthorized},
+		{false, true, conversations.OutcomeRiskDeclined},
+	} {
+		w := newWorld(t, nil)
+		a := w.charge("4000000000009235", tt.sale)
+		w.want(a, conversations.OutcomeInReview)
+		if !w.simulator.DecideReview(a.Result.PaymentID, tt.accept) {
+			t.Fatal("not under review")
+		}
+		if result := w.asked(a); result.Outcome != tt.want || result.Amount != zar149 {
+			t.Errorf("accepted %v, sale %v: asked %q for %v, want %q", tt.accept, tt.sale, result.Outcome, result.Amount, tt.want)
+		}
+	}
+}
+
+func TestSimulatorWrongKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(_ *cybersource.Config, values map[string]string) {
+		values["shared_secret"] = "YW5vdGhlciBzZWNyZXQgYWx0b2dldGhlcg=="
+	})
+	if _, err := w.platform.CreateContext(t.Context(), platforms.ContextRequest{Request: request, Origin: origin}); err == nil || conversations.CodeOf(err) == conversations.CodeUnavailable {
+		t.Errorf("context: %v, want an error that does not pass by itself", err)
+	}
+	a := w.attempt(true)
+	a.Result = w.platform.Charge(t.Context(), platforms.ChargeRequest{Attempt: a, Request: request, TransientToken: "x.y.z"})
+	w.want(a, conversations.OutcomeNotTaken)
+	if _, err := w.platform.Inquire(t.Context(), a); err == nil {
+		t.Error("inquiry: no error, want one: nothing can be concluded")
+	}
+}
