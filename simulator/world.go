@@ -130,10 +130,16 @@ func New(cfg Config) (*World, error) {
 	w.Twilio, err = twilio.New(cfg.Twilio, cfg.Faults, asTwilio)
 	errs = append(errs, err)
 	asMeta.meta, asTwilio.twilio = w.Meta, w.Twilio
-	errs = append(errs, w.connect(asMeta, asTwilio))
+	if w.Meta != nil && w.Twilio != nil {
+		errs = append(errs, w.connect(asMeta, asTwilio))
+	}
 	if err := errors.Join(errs...); err != nil {
-		w.Meta.Close()
-		w.Twilio.Close()
+		if w.Meta != nil {
+			w.Meta.Close()
+		}
+		if w.Twilio != nil {
+			w.Twilio.Close()
+		}
 		return nil, err
 	}
 	var cancel context.CancelFunc

@@ -232,7 +232,11 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 		userIDs:  make(map[string]string),
 		template: make(map[templateKey]bool),
 	}
-	return s, s.check()
+	if err := s.check(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // noRedirect makes a redirect an ordinary answer, which Meta takes as a failure.

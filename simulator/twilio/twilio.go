@@ -196,7 +196,11 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 		optedOut: make(map[pair]bool),
 		windows:  make(map[pair]time.Time),
 	}
-	return s, s.check()
+	if err := s.check(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 var (
