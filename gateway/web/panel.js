@@ -33,6 +33,7 @@ const RENEW_BEFORE = 60_000; // before the token's end
 const RENEW_AGAIN = 15_000; // ask again while no new token came
 const PREVIEW_AFTER = 350; // since the last key
 const SILENCE = 75_000; // the gateway's heartbeats come several times within this
+const PRIVATE = { credentials: 'omit', cache: 'no-store', referrerPolicy: 'no-referrer' }; // no cookie, nothing kept
 const BACKOFF_FIRST = 500, BACKOFF_MOST = 30_000;
 
 // ---- small parts -------------------------------------------------------------------------------------------------------
@@ -339,7 +340,7 @@ class PaythreadPanel extends HTMLElement {
       let response, answer;
       try {
         response = await fetch(this.#gateway + path, {
-          method, headers, body, credentials: 'omit', cache: 'no-store', referrerPolicy: 'no-referrer',
+          method, headers, body, ...PRIVATE,
           signal: AbortSignal.any([AbortSignal.timeout(ANSWER_WITHIN), ...(signal ? [signal] : [])]),
         });
         if (response.ok) answer = await response.json();
@@ -426,7 +427,7 @@ class PaythreadPanel extends HTMLElement {
         alive();
         const response = await fetch(path, {
           headers: { Authorization: `Bearer ${token}`, Accept: 'text/event-stream', 'Last-Event-ID': String(this.#lastSeq) },
-          credentials: 'omit', cache: 'no-store', referrerPolicy: 'no-referrer', signal: AbortSignal.any([signal, one.signal]),
+          ...PRIVATE, signal: AbortSignal.any([signal, one.signal]),
         });
         if (!response.ok) throw await refusal(response);
         this.#connection('live');

@@ -54,9 +54,9 @@ var built = sync.OnceValue(func() script {
 // of its strings holds one of these pairs.
 var tight = strings.NewReplacer(": ", ":", "; ", ";", ", ", ",", " {", "{", "{ ", "{", " }", "}", ";}", "}")
 
-// joined returns a source without its indentation, empty lines and lines that
-// are comments. No source has a string that runs over several lines, or a block
-// comment that does, and a test holds them to it.
+// joined returns a source without its indentation, empty lines and comments. No
+// source has a string that runs over several lines or holds the beginning of a
+// comment, or a block comment that runs on, and a test holds them to it.
 func joined(name string) string {
 	source, err := sources.ReadFile(name)
 	if err != nil {
@@ -64,7 +64,7 @@ func joined(name string) string {
 	}
 	var b strings.Builder
 	for line := range strings.Lines(string(source)) {
-		line = strings.TrimSpace(line)
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " // ")
 		if line == "" || strings.HasPrefix(line, "//") || strings.HasPrefix(line, "/*") {
 			continue
 		}

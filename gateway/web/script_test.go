@@ -49,6 +49,9 @@ func TestSourcesCanBeJoinedByLine(t *testing.T) {
 			if strings.Count(line, "`")%2 != 0 {
 				t.Errorf("%s:%d: a template string runs over the line's end", name, i+1)
 			}
+			if code, _, found := strings.Cut(line, " // "); found && (strings.Count(code, "'")%2 != 0 || strings.Count(code, "`")%2 != 0) {
+				t.Errorf("%s:%d: a string holds the beginning of a comment", name, i+1)
+			}
 			if strings.Count(line, "/*") != strings.Count(line, "*/") {
 				t.Errorf("%s:%d: a comment runs over the line's end", name, i+1)
 			}
