@@ -125,9 +125,9 @@ function drawThreads() {
     avatar.setAttribute("aria-hidden", "true");
     const preview = !last ? "No messages yet" : (last.direction === "sent" ? "You: " : "") + last.text.replace(/\s+/g, " ");
     const top = make("span", "row");
-    top.append(make("span", "name", chat.name), make("span", "app", apps[chat.channel]), make("span", "when", last ? time(last.at) : ""));
+    top.append(make("span", "name", chat.name), make("span", "when", last ? time(last.at) : ""));
     const bottom = make("span", "row");
-    bottom.append(make("span", "last", chat.typing ? "typing…" : preview));
+    bottom.append(make("span", "last", apps[chat.channel] + " · " + (chat.typing ? "typing…" : preview)));
     if (count) {
       const badge = make("span", "badge", String(count));
       badge.setAttribute("aria-label", count + " unread");
@@ -166,8 +166,8 @@ function show(chat) {
   $("avatar").textContent = initial(chat);
   $("thread-name").textContent = chat.name;
   $("trouble").hidden = true;
+  atEnd = true;
   drawThread();
-  $("log").scrollTop = $("log").scrollHeight;
 }
 
 function goHome() {
@@ -189,7 +189,6 @@ function drawThread() {
   $("back").setAttribute("aria-label", elsewhere ? "Back to chats, " + elsewhere + " unread" : "Back to chats");
 
   const log = $("log");
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   let before = null;
   for (const m of state.messages) {
     if (!inChat(m, open)) continue;
@@ -204,11 +203,23 @@ function drawThread() {
     }
     before = m;
   }
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  stay();
   markRead();
   clearTimeout(typingTimer);
   if (chat.typing) typingTimer = setTimeout(refresh, 5000);
 }
+
+// A log that shows its end goes on showing it, when messages come and when the
+// room for it changes. Scrolling up to read leaves it where it is.
+let atEnd = true;
+function stay() {
+  if (atEnd) $("log").scrollTop = $("log").scrollHeight;
+}
+$("log").addEventListener("scroll", () => {
+  const log = $("log");
+  atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+});
+new ResizeObserver(stay).observe($("log"));
 
 function drawMessage(m, turn) {
   const el = make("div", "message " + m.direction + (turn ? " turn" : ""));
@@ -296,17 +307,21 @@ $("compose").addEventListener("submit", async (event) => {
   if (await attempt(() => call("messages", { channel: chat.channel, to: chat.number, text }))) {
     $("text").value = "";
     grow();
-    $("log").scrollTop = $("log").scrollHeight;
+    atEnd = true;
+    stay();
   }
   $("send").disabled = false;
   $("text").focus();
 });
 
-$("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    $("compose").requestSubmit();
-  }
+// Enter sends, Shift and Enter breaks the line. The line break itself is caught,
+// not the key: keyboards on a screen do not name their keys.
+let shift = false;
+$("text").addEventListener("keydown", (event) => (shift = event.shiftKey));
+$("text").addEventListener("beforeinput", (event) => {
+  if (event.inputType !== "insertLineBreak" || shift || event.isComposing) return;
+  event.preventDefault();
+  $("compose").requestSubmit();
 });
 
 function grow() {
