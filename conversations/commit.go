@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -88,7 +87,7 @@ func (c *commit) build() (string, error) {
 		s.keys.feed(p), s.keys.transcript(p, id), s.keys.requests(p, merchantID),
 	}
 	c.index = map[string]int{}
-	for _, d := range slices.Sorted(maps.Keys(c.known.documents)) {
+	for _, d := range c.known.ids() {
 		c.key(s.documentKey(p, d))
 	}
 	state, err := json.Marshal(c.changed.Contact)
@@ -198,7 +197,7 @@ func (c *commit) read(reply []string) (answer, error) {
 		a.known = c.next
 	case "conflict":
 		a.known = &knownContact{id: c.known.id, version: reply[1], state: reply[2], documents: map[string]document{}}
-		for i, id := range slices.Sorted(maps.Keys(c.known.documents)) {
+		for i, id := range c.known.ids() {
 			a.known.documents[id] = reply[3+i]
 		}
 	}

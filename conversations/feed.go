@@ -88,15 +88,23 @@ func (c Cursor) String() string {
 	for _, id := range c {
 		// An idle partition's place is old; beyond what any feed keeps it
 		// may be rounded up, since nothing lies between.
-		b = binary.AppendUvarint(b, uint64(min(newest-id.Ms, maxCursorAge.Milliseconds())))
+		age := min(newest-id.Ms, maxCursorAge.Milliseconds())
+		if id == (StreamID{}) {
+			age = neverUsed
+		}
+		b = binary.AppendUvarint(b, uint64(age))
 		b = binary.AppendUvarint(b, uint64(id.Seq))
 	}
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// maxCursorAge bounds a place's age in a cursor's text: 2^28-1 ms, three days,
-// are four bytes, so that 32 partitions fit into 250 characters.
-const maxCursorAge = (1<<28 - 1) * time.Millisecond
+const (
+	// maxCursorAge bounds a place's age in a cursor's text: 2^28-2 ms, three
+	// days, are four bytes, so that 32 partitions fit into 250 characters.
+	maxCursorAge = (1<<28 - 2) * time.Millisecond
+	// neverUsed stands for the age of a place in a stream without entries.
+	neverUsed = 1<<28 - 1
+)
 
 // ParseCursor reads the text of a cursor. CodeInvalid if it is not one.
 func (s *Store) ParseCursor(text string) (Cursor, error) {
@@ -121,7 +129,9 @@ func (s *Store) ParseCursor(text string) (Cursor, error) {
 		if ok = ok && okAge && okSeq; !ok {
 			return nil, bad
 		}
-		c[i] = StreamID{Ms: newest - age, Seq: seq}
+		if age != neverUsed {
+			c[i] = StreamID{Ms: newest - age, Seq: seq}
+		}
 	}
 	if len(b) > 0 {
 		return nil, bad
@@ -160,21 +170,17 @@ func (s *Store) streamEnd(ctx context.Context, p int) (StreamID, error) {
 // the reader must read the lists again.
 func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) (events []FeedEntry, to Cursor, reset bool, err error) {
 	to = slices.Clone(from)
-	oldest := s.Now().Add(-s.o.Retention.Feed).UnixMilli()
+	// A cursor's newest place tells until when all of them were up to date.
+	newest := slices.MaxFunc(from, StreamID.Compare).Ms
+	old := newest < s.Now().Add(-s.o.Retention.Feed).UnixMilli()
 	for p := range from {
-		end, err := s.streamEnd(ctx, p)
+		lost, err := s.lost(ctx, p, from[p], old)
 		if err != nil {
 			return nil, nil, false, err
 		}
-		if from[p].Compare(end) > 0 || from[p].Ms < oldest && end.Ms >= oldest {
-			lost, err := s.lost(ctx, p, from[p], end)
-			if err != nil {
-				return nil, nil, false, err
-			}
-			if lost {
-				end, err := s.FeedEnd(ctx)
-				return nil, end, true, err
-			}
+		if lost {
+			end, err := s.FeedEnd(ctx)
+			return nil, end, true, err
 		}
 		for {
 			entries, err := s.rdb.XRangeN(ctx, s.keys.feed(p), "("+to[p].String(), "+", 500).Result()
@@ -198,10 +204,15 @@ func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) 
 }
 
 // lost tells whether entries after a place may be gone: the place lies beyond
-// the stream's end, or before its first entry.
-func (s *Store) lost(ctx context.Context, p int, from, end StreamID) (bool, error) {
-	if from.Compare(end) > 0 {
-		return true, nil
+// the stream's end, or the cursor is older than what is kept and the place lies
+// before the first entry.
+func (s *Store) lost(ctx context.Context, p int, from StreamID, old bool) (bool, error) {
+	end, err := s.streamEnd(ctx, p)
+	if err != nil || from.Compare(end) > 0 {
+		return true, err
+	}
+	if !old {
+		return false, nil
 	}
 	first, err := s.rdb.XRangeN(ctx, s.keys.feed(p), "-", "+", 1).Result()
 	if err != nil {

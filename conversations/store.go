@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -255,9 +256,13 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 	if !ok {
 		return Applied{}, NotFound("contact")
 	}
-	known, err := s.known(ctx, p, contactID)
-	if err != nil {
-		return Applied{}, err
+	known := s.contacts.get(contactID)
+	fresh := known == nil // read from Redis in this call, not from memory
+	var err error
+	if fresh {
+		if known, err = s.load(ctx, p, contactID, nil); err != nil {
+			return Applied{}, err
+		}
 	}
 	for conflicts := 0; ; {
 		state, err := s.state(known)
@@ -269,19 +274,30 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 		}
 		changed, effects, err := Apply(state, event, s.Now())
 		var missing *Missing
-		switch {
-		case errors.As(err, &missing):
-			if known, err = s.loadMore(ctx, p, known, missing); err != nil {
+		if errors.As(err, &missing) {
+			if known, err = s.load(ctx, p, contactID, known.and(missing)); err != nil {
 				return Applied{}, err
 			}
+			fresh = true
 			continue
-		case errors.Is(err, ErrNothing):
-			return Applied{Contact: state.Contact}, nil
-		case err != nil:
-			return Applied{}, err
 		}
 		c := &commit{s: s, p: p, known: known, event: event, once: once, changed: changed, effects: effects, writes: w}
-		answer, err := c.run(ctx)
+		answer := answer{word: "unchanged"}
+		if err == nil {
+			answer, err = c.run(ctx)
+		}
+		if answer.word == "unchanged" && !fresh {
+			// Nothing would be committed, so no version would be checked: what
+			// was only remembered may be old.
+			if known, err = s.load(ctx, p, contactID, known.ids()); err != nil {
+				return Applied{}, err
+			}
+			fresh = true
+			continue
+		}
+		if errors.Is(err, ErrNothing) {
+			return Applied{Contact: state.Contact}, nil
+		}
 		if err != nil {
 			return Applied{}, err
 		}
@@ -299,7 +315,7 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 		if conflicts++; conflicts > maxConflicts {
 			return Applied{}, Unavailable(errors.New("too many conflicts on one contact"))
 		}
-		known = answer.known
+		known, fresh = answer.known, true
 		s.contacts.put(known)
 		if conflicts > 3 {
 			if err := sleep(ctx, time.Duration(rand.Int64N(int64(min(conflicts, 20)))*int64(time.Millisecond))); err != nil {
@@ -433,21 +449,12 @@ func (s *Store) documentKey(p int, id string) string {
 	return s.keys.message(p, id)
 }
 
-// known returns what this process knows of a contact, asking Redis if that is
-// nothing.
-func (s *Store) known(ctx context.Context, p int, contactID string) (*knownContact, error) {
-	if k := s.contacts.get(contactID); k != nil {
-		return k, nil
-	}
-	return s.load(ctx, p, contactID, nil)
-}
+// ids returns the ids of the documents that are known.
+func (k *knownContact) ids() []string { return slices.Sorted(maps.Keys(k.documents)) }
 
-func (s *Store) loadMore(ctx context.Context, p int, k *knownContact, m *Missing) (*knownContact, error) {
-	ids := []string{m.RequestID + m.MessageID} // one of the two is empty
-	for id := range k.documents {
-		ids = append(ids, id)
-	}
-	return s.load(ctx, p, k.id, ids)
+// and returns the ids of the documents that are known, and the missing one.
+func (k *knownContact) and(m *Missing) []string {
+	return append(k.ids(), m.RequestID+m.MessageID) // one of the two is empty
 }
 
 // load reads a contact and documents of it at one version.
