@@ -26,12 +26,19 @@ type world struct {
 	simulator *cybersource.Simulator
 	faults    *faults.Set
 	platform  *Platform
-	attempts  int
+	attempts  *int
+}
+
+// in returns the same world for a subtest.
+func (w *world) in(t *testing.T) *world {
+	clone := *w
+	clone.t = t
+	return &clone
 }
 
 func newWorld(t *testing.T, change func(*cybersource.Config, map[string]string)) *world {
 	t.Helper()
-	w := &world{t: t, faults: faults.New()}
+	w := &world{t: t, faults: faults.New(), attempts: new(int)}
 	mux := http.NewServeMux()
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -89,9 +96,9 @@ func (w *world) token(number string) (string, platforms.Token) {
 
 // attempt is a new attempt with references of its own.
 func (w *world) attempt(sale bool) conversations.Attempt {
-	w.attempts++
+	*w.attempts++
 	a := testAttempt()
-	a.N, a.Code, a.TransactionID, a.Capture = w.attempts, fmt.Sprintf("pr_07abc-%d", w.attempts), fmt.Sprintf("t07abc%d", w.attempts), sale
+	a.N, a.Code, a.TransactionID, a.Capture = *w.attempts, fmt.Sprintf("pr_07abc-%d", *w.attempts), fmt.Sprintf("t07abc%d", *w.attempts), sale
 	return a
 }
 
@@ -162,6 +169,11 @@ func (w *world) do(f follower, op conversations.Operation, a conversations.Attem
 
 func TestSimulatorOutcomes(t *testing.T) {
 	t.Parallel()
+	// The keys of a simulator take long to make, so all cards go to two of them.
+	worlds := map[string]*world{}
+	for _, auth := range []string{"jwt", "http_signature"} {
+		worlds[auth] = newWorld(t, func(_ *cybersource.Config, values map[string]string) { values["auth"] = auth })
+	}
 	for _, tt := range []struct {
 		card        string
 		sale        bool
@@ -180,10 +192,9 @@ func TestSimulatorOutcomes(t *testing.T) {
 		{"4000000000000119", true, conversations.OutcomeUnknown, conversations.OutcomeNotFound, 0},
 		{"5105105105105100", true, conversations.OutcomeUnknown, conversations.OutcomeCaptured, 14900},
 	} {
-		for _, auth := range []string{"jwt", "http_signature"} {
+		for auth, w := range worlds {
 			t.Run(fmt.Sprintf("%s sale %v %s", tt.card, tt.sale, auth), func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, func(_ *cybersource.Config, values map[string]string) { values["auth"] = auth })
+				w := w.in(t)
 				a := w.charge(tt.card, tt.sale)
 				w.want(a, tt.charge)
 				if a.Result.PaymentID == "" {
@@ -404,6 +415,7 @@ func TestSimulatorVoidOfACapture(t *testing.T) {
 
 func TestSimulatorReviewIsDecided(t *testing.T) {
 	t.Parallel()
+	w := newWorld(t, nil)
 	for _, tt := range []struct {
 		accept, sale bool
 		want         conversations.Outcome
@@ -412,7 +424,6 @@ func TestSimulatorReviewIsDecided(t *testing.T) {
 		{true, false, conversations.OutcomeAuthorized},
 		{false, true, conversations.OutcomeRiskDeclined},
 	} {
-		w := newWorld(t, nil)
 		a := w.charge("4000000000009235", tt.sale)
 		w.want(a, conversations.OutcomeInReview)
 		if !w.simulator.DecideReview(a.Result.PaymentID, tt.accept) {

@@ -44,6 +44,10 @@ func testAttempt() conversations.Attempt {
 	}
 }
 
+func chargeOf(a conversations.Attempt) platforms.ChargeRequest {
+	return platforms.ChargeRequest{Attempt: a, Request: request, TransientToken: "x.y.z"}
+}
+
 func approval(a conversations.Attempt, amount conversations.Money) string {
 	return `{"clientReferenceInformation":{"code":"` + a.Code + `"},"id":"7681234567890123456789","status":"AUTHORIZED",` +
 		`"orderInformation":{"amountDetails":{"totalAmount":"` + amount.Decimal() + `","authorizedAmount":"` + amount.Decimal() + `","currency":"` + amount.Currency + `"}},` +
