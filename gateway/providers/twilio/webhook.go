@@ -138,9 +138,10 @@ func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 	}
 	word := firstOf(form, "MessageStatus", "SmsStatus")
 	inbound := form.Get("MessageStatus") == "" && (word == "" || word == "received" || word == "receiving")
-	customer := form.Get("To")
-	if inbound {
-		customer = form.Get("From")
+	customer := form.Get("From")
+	if !inbound {
+		customer = form.Get("To")
+		in.Correlation = providers.Correlation(w.Query.Get(correlationKey))
 	}
 	address, ok := providers.Phone(customer)
 	switch {
@@ -150,13 +151,12 @@ func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 		return aside(in, "unknown_channel"), nil
 	case ok:
 		in.Addresses = []conversations.Address{address}
-	case inbound: // a short code or a name: a notice of a carrier, no customer
+	case in.Correlation == "": // a short code or a name: a notice of a carrier, no customer
 		return aside(in, "unknown_address"), nil
 	}
 	if inbound {
 		p.message(form, &in)
 	} else {
-		in.Correlation = providers.Correlation(w.Query.Get(correlationKey))
 		status(form, word, &in)
 	}
 	return []conversations.Inbound{in}, nil
@@ -164,7 +164,7 @@ func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 
 // aside turns a report into one that is only counted.
 func aside(in conversations.Inbound, why string) []conversations.Inbound {
-	in.Kind, in.SenderID, in.MediaType = conversations.InboundAccount, "", why
+	in.Kind, in.SenderID, in.MediaType, in.Correlation = conversations.InboundAccount, "", why, ""
 	return []conversations.Inbound{in}
 }
 
