@@ -9,10 +9,14 @@ import (
 	"strings"
 
 	"paythread/simulator/faults"
+	"paythread/simulator/meta"
 )
 
 // longestControl is how many bytes a control call may have.
 const longestControl = 1 << 20
+
+// longestWebhook is how many bytes Meta's webhooks can reach, and some to spare.
+const longestWebhook = 4 << 20
 
 // control puts the control API on the mux.
 func (w *World) control() {
@@ -46,6 +50,7 @@ func (w *World) control() {
 	w.mux.HandleFunc("POST /faults/{id}/release", w.releaseFault)
 	w.mux.HandleFunc("GET /calls", w.getCalls)
 	w.mux.HandleFunc("POST /meta/verify", w.verifyMeta)
+	w.mux.HandleFunc("POST /meta/webhooks/{pnid}", w.injectMeta)
 }
 
 // problem is an RFC 9457 problem document.
@@ -283,4 +288,23 @@ func (w *World) verifyMeta(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rw.WriteHeader(http.StatusNoContent)
+}
+
+// injectMeta posts the body as a webhook of Meta's, and answers with what the
+// business answered.
+func (w *World) injectMeta(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, longestWebhook))
+	if err != nil {
+		writeProblem(rw, wrong("body", "cannot be read, or is larger than Meta's webhooks"))
+		return
+	}
+	status, err := w.Meta.Inject(r.Context(), r.PathValue("pnid"), body)
+	switch {
+	case errors.Is(err, meta.ErrNoSuchNumber):
+		problem{Status: http.StatusNotFound, Detail: "no number with a webhook has this id"}.write(rw)
+	case errors.Is(err, meta.ErrNotJSON):
+		writeProblem(rw, wrong("body", "is not JSON"))
+	default:
+		writeJSON(rw, http.StatusOK, map[string]int{"status": status})
+	}
 }

@@ -37,6 +37,7 @@
 //	POST   /faults/{id}/release         what one rule holds goes on
 //	GET    /calls                       every call a company received, oldest first; ?call=prefix
 //	POST   /meta/verify                 Meta makes its handshake with every webhook
+//	POST   /meta/webhooks/{pnid}        any JSON, posted to that number's webhook as Meta would write and sign it
 package simulator
 
 import (

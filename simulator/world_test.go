@@ -384,6 +384,22 @@ func TestMetaVerify(t *testing.T) {
 	s.must(t, "POST", "/meta/verify", "")
 }
 
+func TestInjectedWebhook(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	if got := s.must(t, "POST", "/meta/webhooks/PN1", `{"object":"strange"}`); strings.TrimSpace(got) != `{"status":200}` {
+		t.Errorf("got %s", got)
+	}
+	if !s.business.heard(`{"object":"strange"}`) {
+		t.Error("the business heard nothing")
+	}
+	for path, want := range map[string]int{"/meta/webhooks/PN1": 400, "/meta/webhooks/PN9": 404} {
+		if status, _, _ := s.call(t, "POST", path, `{`); status != want {
+			t.Errorf("%s: got %d, want %d", path, status, want)
+		}
+	}
+}
+
 var outside = regexp.MustCompile(`(?:src|href|action)="(?:https?:)?//([^"/]+)`)
 
 func TestPages(t *testing.T) {

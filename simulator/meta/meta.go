@@ -38,7 +38,6 @@ const (
 	CallMarkRead       = "meta.mark_read"       // POST .../messages with a status
 	CallPhoneNumber    = "meta.phone_number"    // GET of a phone number
 	CallTemplates      = "meta.templates"       // GET .../message_templates
-	CallVerify         = "meta.webhook.verify"  // the handshake, when this side asks
 	CallWebhookMessage = "meta.webhook.message" // a customer's message
 	CallWebhookStatus  = "meta.webhook.status"  // sent, delivered, read, failed
 )
@@ -171,6 +170,7 @@ type Simulator struct {
 	messages map[string]*message // outbound, by wamid, until read or failed
 	waiting  map[string][]*message
 	inbound  map[string]pair      // customer's wamid to the pair it belongs to
+	heard    []string             // the keys of inbound, oldest first
 	windows  map[pair]time.Time   // last inbound
 	buckets  map[any]*bucket      // by pair, and by phone number id
 	userIDs  map[string]string    // user id to E.164
@@ -398,6 +398,25 @@ func (s *Simulator) forget(m *message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.messages, m.ID)
+}
+
+// mostInbound is how many customers' messages can still be marked as read; a
+// simulator that runs for weeks must not grow for ever.
+const mostInbound = 100_000
+
+// remember notes a customer's message, and opens the service window.
+func (s *Simulator) remember(id string, p pair, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.windows[p] = at
+	s.inbound[id] = p
+	s.heard = append(s.heard, id)
+	if len(s.heard) > mostInbound {
+		for _, old := range s.heard[:mostInbound/2] {
+			delete(s.inbound, old)
+		}
+		s.heard = slices.Clone(s.heard[mostInbound/2:])
+	}
 }
 
 // windowOpen says whether the customer wrote to the number recently enough for a

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -848,6 +849,44 @@ func TestVerifyWebhook(t *testing.T) {
 				t.Errorf("the error shows the token: %v", err)
 			}
 		})
+	}
+}
+
+func TestInject(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.hook.answer = func(int) int { return 403 }
+	status, err := w.Inject(t.Context(), "PN1", []byte(`{ "object": "other", "text": "é/\/\\/" }`))
+	if err != nil || status != 403 {
+		t.Errorf("got %d, %v, want the answer's 403", status, err)
+	}
+	p := w.hook.all()[0]
+	if got, want := string(p.body), `{"object":"other","text":"\u00e9\/\/\\\/"}`; got != want {
+		t.Errorf("body: got %s, want %s", got, want)
+	}
+	if got := p.header.Get("X-Hub-Signature-256"); got != "sha256="+Sign(secret, p.body) {
+		t.Error("the signature is not over the bytes sent")
+	}
+	if _, err := w.Inject(t.Context(), "PN1", []byte(`{`)); !errors.Is(err, ErrNotJSON) {
+		t.Errorf("got %v, want ErrNotJSON", err)
+	}
+	if _, err := w.Inject(t.Context(), "PN9", []byte(`{}`)); !errors.Is(err, ErrNoSuchNumber) {
+		t.Errorf("got %v, want ErrNoSuchNumber", err)
+	}
+	if n := len(w.hook.all()); n != 1 {
+		t.Errorf("posts: got %d, want 1 without any retry", n)
+	}
+}
+
+func TestInboundMessagesAreForgottenInTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for i := range mostInbound + 1 {
+		w.remember(strconv.Itoa(i), pair{"PN1", customer}, w.clock.now())
+	}
+	w.remember("last", pair{"PN1", customer}, w.clock.now())
+	if _, known := w.inbound["last"]; !known || len(w.inbound) > mostInbound || len(w.inbound) != len(w.heard) {
+		t.Errorf("kept %d messages by id and %d in order, the last one %t", len(w.inbound), len(w.heard), known)
 	}
 }
 

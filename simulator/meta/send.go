@@ -469,6 +469,10 @@ func (s *Simulator) getPhoneNumber(w http.ResponseWriter, r *http.Request, _ *st
 		failure.write(w)
 		return
 	}
+	fault := s.set.Take(CallPhoneNumber)
+	if fault.Before(w, r) || fault.After(w, r) {
+		return
+	}
 	writeJSON(w, http.StatusOK, map[string]string{
 		"id":                   n.PhoneNumberID,
 		"display_phone_number": n.DisplayNumber,

@@ -200,6 +200,10 @@ func (s *Simulator) getTemplates(w http.ResponseWriter, r *http.Request, _ *stri
 		errUnknownObject(r.Method, waba).write(w)
 		return
 	}
+	fault := s.set.Take(CallTemplates)
+	if fault.Before(w, r) || fault.After(w, r) {
+		return
+	}
 	type row struct {
 		Name     string `json:"name"`
 		Language string `json:"language"`

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf16"
@@ -159,8 +160,8 @@ type Pressed struct {
 	Template  bool   // it came with a template
 }
 
-// ErrNoSuchNumber is returned by Say for a business number that Meta does not
-// have.
+// ErrNoSuchNumber is returned for a business number that Meta does not have, and
+// by Inject also for one without a webhook.
 var ErrNoSuchNumber = errors.New("meta: no such business number")
 
 // Say takes a customer's message: it opens the service window, and the webhook
@@ -193,12 +194,7 @@ func (s *Simulator) Say(said Said) error {
 	if said.Button != nil {
 		in.Context = &quoted{From: digits(n.DisplayNumber), ID: said.Button.MessageID}
 	}
-	p := pair{n.PhoneNumberID, handset.E164}
-	s.mu.Lock()
-	s.windows[p] = now
-	s.inbound[in.ID] = p
-	s.mu.Unlock()
-
+	s.remember(in.ID, pair{n.PhoneNumberID, handset.E164}, now)
 	s.deliver(n, "from "+handset.E164, CallWebhookMessage, value{
 		Contacts: []contact{s.contactOf(n, handset)},
 		Messages: []inboundMessage{in},
@@ -295,7 +291,7 @@ func (s *Simulator) deliver(n *Number, line, call string, v value, taken func())
 		Entry:  []entry{{ID: n.WABAID, Changes: []change{{Value: v, Field: "messages"}}}},
 	})
 	s.courier.Send(line, call, func(ctx context.Context) {
-		if s.post(ctx, n, body) {
+		if s.post(ctx, n, body) == http.StatusOK {
 			if taken != nil {
 				taken()
 			}
@@ -312,7 +308,7 @@ func (s *Simulator) redeliver(ctx context.Context, n *Number, body []byte, taken
 		if !faults.Wait(ctx, pause) {
 			return
 		}
-		if s.post(ctx, n, body) {
+		if s.post(ctx, n, body) == http.StatusOK {
 			if taken != nil {
 				taken()
 			}
@@ -322,13 +318,14 @@ func (s *Simulator) redeliver(ctx context.Context, n *Number, body []byte, taken
 	s.cfg.Log.Warn("meta gave up on a webhook", "phone_number_id", n.PhoneNumberID)
 }
 
-// post makes one delivery. Nothing but 200 counts as taken.
-func (s *Simulator) post(ctx context.Context, n *Number, body []byte) bool {
+// post makes one delivery and returns what it was answered with; 0 for no answer.
+// Nothing but 200 counts as taken.
+func (s *Simulator) post(ctx context.Context, n *Number, body []byte) (status int) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WebhookTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.WebhookURL, bytes.NewReader(body))
 	if err != nil {
-		return false
+		return 0
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "facebookexternalua")
@@ -336,11 +333,29 @@ func (s *Simulator) post(ctx context.Context, n *Number, body []byte) bool {
 	req.Header.Set("X-Hub-Signature-256", "sha256="+Sign(n.AppSecret, body))
 	res, err := s.cfg.Client.Do(req)
 	if err != nil {
-		return false
+		return 0
 	}
 	defer res.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection can be used again
-	return res.StatusCode == http.StatusOK
+	return res.StatusCode
+}
+
+// ErrNotJSON is returned by Inject for a body that is not JSON.
+var ErrNotJSON = errors.New("meta: the webhook's body is not JSON")
+
+// Inject posts a webhook with a body of the caller's making, written and signed
+// as Meta would, once: batches, unknown fields, other events, spoilt elements. It
+// returns the HTTP status it was answered with, 0 for no answer.
+func (s *Simulator) Inject(ctx context.Context, phoneNumberID string, body []byte) (status int, err error) {
+	i := slices.IndexFunc(s.cfg.Numbers, func(n Number) bool { return n.PhoneNumberID == phoneNumberID && n.WebhookURL != "" })
+	if i < 0 {
+		return 0, ErrNoSuchNumber
+	}
+	var compact bytes.Buffer
+	if json.Compact(&compact, body) != nil {
+		return 0, ErrNotJSON
+	}
+	return s.post(ctx, &s.cfg.Numbers[i], escape(compact.Bytes())), nil
 }
 
 // Sign returns the hex HMAC-SHA256 of the body's bytes: what follows "sha256="
@@ -371,6 +386,9 @@ func escape(plain []byte) []byte {
 	for len(plain) > 0 {
 		r, size := utf8.DecodeRune(plain)
 		switch {
+		case r == '\\' && len(plain) > 1:
+			size = 2 // an escape already, such as \/ or \\
+			out = append(out, plain[:size]...)
 		case r == '/':
 			out = append(out, '\\', '/')
 		case r < utf8.RuneSelf:

@@ -380,6 +380,10 @@ func (s *Simulator) fetchAccount(w http.ResponseWriter, r *http.Request, _ *stri
 	if !ok {
 		return notFound(r)
 	}
+	fault := s.set.Take(CallAccount)
+	if fault.Before(w, r) || fault.After(w, r) {
+		return nil
+	}
 	writeJSON(w, http.StatusOK, map[string]string{"sid": account.SID, "status": "active", "type": "Full",
 		"friendly_name": "Simulated account", "uri": "/" + apiVersion + "/Accounts/" + account.SID + ".json"})
 	return nil

@@ -312,13 +312,23 @@ const (
 	longestMessageList = 1000
 )
 
-// store keeps a new message and numbers it.
+// mostMessages is how many messages can be fetched and listed; a simulator that
+// runs for weeks must not grow for ever.
+const mostMessages = 100_000
+
+// store keeps a new message.
 func (s *Simulator) store(m *message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m.updatedAt = m.createdAt
 	s.messages[m.ID] = m
 	s.order = append(s.order, m)
+	if len(s.order) > mostMessages {
+		for _, old := range s.order[:mostMessages/2] {
+			delete(s.messages, old.ID)
+		}
+		s.order = slices.Clone(s.order[mostMessages/2:])
+	}
 }
 
 // start sends an accepted message on its way through the network.
