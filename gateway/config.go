@@ -143,6 +143,8 @@ type DispatcherConfig struct {
 	Workers     int
 	ClaimIdle   time.Duration
 	SendTimeout time.Duration
+	RetryAfter  time.Duration // first wait after a failure that may pass; doubles
+	MaxTries    int
 }
 
 // MerchantConfig is one business.

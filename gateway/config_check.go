@@ -107,16 +107,22 @@ func (s *SenderConfig) check(r *reader, path string) {
 	if r.anyWithin(path) {
 		return
 	}
-	if _, err := newProvider(s, &http.Client{}, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := newProvider(s, nil, &http.Client{}, slog.New(slog.DiscardHandler)); err != nil {
 		r.problem(path, "%s", oneLine(err))
 	}
 }
 
 func (m *MerchantConfig) checkPlatform(r *reader, path string) {
-	if _, ok := platformNamed(m.Platform.Name); !ok || r.anyWithin(path) {
-		return
+	reg, ok := platformNamed(m.Platform.Name)
+	if !ok || r.anyWithin(path) {
+		return // reported with the field
 	}
-	if _, err := newPlatform(m, &http.Client{}, slog.New(slog.DiscardHandler)); err != nil {
+	for _, s := range reg.Settings {
+		if s.Name == merchantsCountry && m.Platform.Settings[s.Name] == "" {
+			m.Platform.Settings[s.Name] = m.Country
+		}
+	}
+	if _, err := newPlatform(m, nil, &http.Client{}, slog.New(slog.DiscardHandler)); err != nil {
 		r.problem(path, "%s", oneLine(err))
 	}
 }

@@ -299,7 +299,9 @@ all of it is right. ` + "`paythread config check --config FILE`" + ` does the sa
 - **Secrets** (marked so below) stand in the file as ` + "`key: value`" + `, or in a file of their own as ` + "`key_file: path`" + `, never
   both. A newline at the end of such a file is not part of the secret. No secret has a default, and none is ever logged.
 - **Paths** in the file start at the folder of the file; paths in variables start where the process was started.
-- Keys that do not exist, keys that stand twice, aliases with ` + "`<<`" + ` and a second document are refused.
+- Keys that do not exist, keys that stand twice, merge keys (` + "`<<`" + `) and a second document are refused. A key without
+  a value counts as absent.
+- Secrets that begin with ` + "`" + placeholder + "`" + `, as those of the printed example do, are refused for a merchant in production.
 
 ## Environment
 

@@ -109,24 +109,25 @@ func (l *LinkKeysConfig) field() field {
 }
 
 func timingsField(t *conversations.Timings) field {
+	const least = second / 10 // short enough for tests that wait for real
 	return group("timings", "The waits of the state machines. The defaults are for production; tests shorten them.",
-		duration(&t.SendWithin, second, minute, "send_within", "10s",
+		duration(&t.SendWithin, least, minute, "send_within", "10s",
 			"A charge is sent within this time of the commit that allows it, or never."),
-		duration(&t.RecoverAfter, second, hour, "recover_after", "1m",
+		duration(&t.RecoverAfter, least, hour, "recover_after", "1m",
 			"After this time without an answer the platform is asked what became of a charge. Longer than send_within."),
-		durations(&t.AskAfter, second, day, "ask_after", "5m, 10m, 15m, 20m, 25m",
+		durations(&t.AskAfter, least, day, "ask_after", "5m, 10m, 15m, 20m, 25m",
 			"Further searches, counted from the start of the attempt. A platform's search can lag minutes behind."),
-		durations(&t.LateAskAfter, second, 30*day, "late_ask_after", "1h, 24h",
+		durations(&t.LateAskAfter, least, 30*day, "late_ask_after", "1h, 24h",
 			"Searches that follow even after an attempt was settled as not found, to catch money that comes late."),
 		duration(&t.TokenGrace, 0, hour, "token_grace", "5m",
 			"\"Not found\" is believed only this long after the transient token has expired."),
-		duration(&t.AuthenticateIn, second, day, "authenticate_in", "10m",
+		duration(&t.AuthenticateIn, least, day, "authenticate_in", "10m",
 			"How long a customer may take for 3-D Secure before it counts as abandoned."),
 		duration(&t.DeclineGrace, 0, hour, "decline_grace", "5m",
 			"What is left to try again after a decline when the window to pay has ended."),
-		duration(&t.EchoWithin, second, day, "echo_within", "1m",
+		duration(&t.EchoWithin, least, day, "echo_within", "1m",
 			"How long the echo of a message of unknown outcome is awaited before the message is sent again."),
-		duration(&t.RetryOperationIn, second/10, hour, "retry_operation_in", "5s",
+		duration(&t.RetryOperationIn, least, hour, "retry_operation_in", "5s",
 			"First wait before a capture, reversal or refund is tried again. It doubles each time."),
 	)
 }
@@ -168,9 +169,13 @@ func (c *EventsConfig) field() field {
 func (c *DispatcherConfig) field() field {
 	return group("dispatcher", "Sending of messages.",
 		number(&c.Workers, 1, 1000, "workers", "16", "Messages that may be on their way to providers at the same time."),
-		duration(&c.ClaimIdle, second, hour, "claim_idle", "30s",
+		duration(&c.ClaimIdle, second/10, hour, "claim_idle", "30s",
 			"A message left by a process that died is taken over after this time. Living ones renew their claim."),
 		duration(&c.SendTimeout, second, 2*minute, "send_timeout", "15s", "How long a provider may take to answer."),
+		duration(&c.RetryAfter, second/10, hour, "retry_after", "2s",
+			"First wait before a message is tried again that the provider refused for now. It doubles each time; a provider that asks for more gets it."),
+		number(&c.MaxTries, 1, 100, "max_tries", "8",
+			"Tries after which such a message counts as failed. With the default wait, two to four minutes later."),
 	)
 }
 

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
+	"time"
 
 	"paythread/checkout/platforms"
 	"paythread/checkout/platforms/unifiedcheckout"
@@ -78,8 +78,8 @@ func named[R any](parts func(R) (string, bool), list []R, name string) (R, bool)
 	return none, false
 }
 
-// newProvider makes the adapter of a sender.
-func newProvider(s *SenderConfig, client *http.Client, log *slog.Logger) (providers.Provider, error) {
+// newProvider makes the adapter of a sender. now may be nil: time.Now.
+func newProvider(s *SenderConfig, now func() time.Time, client *http.Client, log *slog.Logger) (providers.Provider, error) {
 	r, ok := providerNamed(s.Provider)
 	if !ok {
 		return nil, fmt.Errorf("there is no provider %q", s.Provider)
@@ -91,6 +91,7 @@ func newProvider(s *SenderConfig, client *http.Client, log *slog.Logger) (provid
 		WebhookURL: s.WebhookURL(),
 		Values:     s.Settings,
 		Siblings:   siblings(s),
+		Now:        now,
 	}, client, log)
 }
 
@@ -108,22 +109,18 @@ func siblings(s *SenderConfig) map[string]string {
 	return found
 }
 
-// newPlatform makes the adapter of a merchant's payment platform.
-func newPlatform(m *MerchantConfig, client *http.Client, log *slog.Logger) (platforms.Platform, error) {
+// newPlatform makes the adapter of a merchant's payment platform. now may be
+// nil: time.Now.
+func newPlatform(m *MerchantConfig, now func() time.Time, client *http.Client, log *slog.Logger) (platforms.Platform, error) {
 	r, ok := platformNamed(m.Platform.Name)
 	if !ok {
 		return nil, fmt.Errorf("there is no platform %q", m.Platform.Name)
 	}
-	values := maps.Clone(m.Platform.Settings)
-	for _, s := range r.Settings {
-		if s.Name == merchantsCountry && values[s.Name] == "" {
-			values[s.Name] = m.Country
-		}
-	}
 	return r.New(platforms.Settings{
 		MerchantID: m.ID,
 		Sandbox:    m.Sandbox,
-		Values:     values,
+		Values:     m.Platform.Settings,
+		Now:        now,
 	}, client, log)
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestRegistryMistakes(t *testing.T) {
@@ -85,21 +86,20 @@ func TestRegistryMakesAdapters(t *testing.T) {
 	m := base(t).Merchants[0]
 	client, log := &http.Client{}, slog.New(slog.DiscardHandler)
 	for _, s := range m.Senders {
-		if p, err := newProvider(s, client, log); err != nil || p == nil {
+		if p, err := newProvider(s, nil, client, log); err != nil || p == nil {
 			t.Errorf("newProvider(%s) = %v, %v", s.ID, p, err)
 		}
 	}
-	// Without a country of its own the platform gets the merchant's: it asks for one.
-	if p, err := newPlatform(m, client, log); err != nil || p == nil {
+	if p, err := newPlatform(m, time.Now, client, log); err != nil || p == nil {
 		t.Errorf("newPlatform = %v, %v", p, err)
 	}
-	if _, changed := m.Platform.Settings[merchantsCountry]; changed {
-		t.Error("making the platform changed the configuration")
+	if got := m.Platform.Settings[merchantsCountry]; got != m.Country {
+		t.Errorf("the platform's country is %q, want the merchant's %q where it has none of its own", got, m.Country)
 	}
-	if _, err := newProvider(&SenderConfig{Provider: "none", Merchant: m}, client, log); err == nil {
+	if _, err := newProvider(&SenderConfig{Provider: "none", Merchant: m}, nil, client, log); err == nil {
 		t.Error("a provider that there is not was made")
 	}
-	if _, err := newPlatform(&MerchantConfig{Platform: PlatformConfig{Name: "none"}}, client, log); err == nil {
+	if _, err := newPlatform(&MerchantConfig{Platform: PlatformConfig{Name: "none"}}, nil, client, log); err == nil {
 		t.Error("a platform that there is not was made")
 	}
 }
