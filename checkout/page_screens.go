@@ -19,7 +19,7 @@ import (
 // never hold the platform's own words.
 type State struct {
 	Screen    string                  `json:"screen"`
-	Mark      string                  `json:"mark,omitempty"` // ok, warn, stop or wait
+	Mark      string                  `json:"mark,omitempty"` // ok, warn, stop, hold or wait
 	Title     string                  `json:"title"`
 	Message   string                  `json:"message"`
 	Lifecycle conversations.Lifecycle `json:"lifecycle"`
@@ -45,7 +45,7 @@ var lasting = map[conversations.Lifecycle]struct{ screen, mark string }{
 	conversations.Processing:        {"processing", "wait"},
 	conversations.Paid:              {"paid", "ok"},
 	conversations.Authorized:        {"authorized", "ok"},
-	conversations.InReview:          {"in_review", "warn"},
+	conversations.InReview:          {"in_review", "hold"},
 	conversations.Failed:            {"failed", "stop"},
 	conversations.Reversed:          {"reversed", "warn"},
 	conversations.PartiallyRefunded: {"partially_refunded", "ok"},
@@ -112,7 +112,7 @@ func (t texts) screenOf(r *conversations.PaymentRequest, now time.Time, s *State
 		return screen + "_title", screen + "_message"
 	}
 	expired := func(reason string) (string, string) {
-		title, _ := show("expired", "stop")
+		title, _ := show("expired", "hold")
 		if reason == conversations.ReasonNotPaid {
 			return title, "expired_not_paid"
 		}
@@ -150,7 +150,7 @@ func (t texts) screenOf(r *conversations.PaymentRequest, now time.Time, s *State
 	return "ask_title", ""
 }
 
-// Sum is one row under the line items.
+// sum is one row under the line items.
 type sum struct {
 	Name   string
 	Amount conversations.Money

@@ -278,7 +278,7 @@
       if (before !== undefined && next.can_retry && tries(next) === before) {
         if (++unheard < 3) continue;
         state = next;
-        return trouble("form");
+        return trouble("unheard");
       }
       return render(next);
     }
