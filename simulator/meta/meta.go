@@ -171,6 +171,7 @@ type Simulator struct {
 	waiting  map[string][]*message
 	inbound  map[string]pair      // customer's wamid to the pair it belongs to
 	heard    []string             // the keys of inbound, oldest first
+	keep     int                  // mostInbound
 	windows  map[pair]time.Time   // last inbound
 	buckets  map[any]*bucket      // by pair, and by phone number id
 	userIDs  map[string]string    // user id to E.164
@@ -221,6 +222,7 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 	}
 	s := &Simulator{
 		cfg:      cfg,
+		keep:     mostInbound,
 		set:      set,
 		phones:   phones,
 		courier:  set.NewCourier(),
@@ -411,11 +413,11 @@ func (s *Simulator) remember(id string, p pair, at time.Time) {
 	s.windows[p] = at
 	s.inbound[id] = p
 	s.heard = append(s.heard, id)
-	if len(s.heard) > mostInbound {
-		for _, old := range s.heard[:mostInbound/2] {
+	if len(s.heard) > s.keep {
+		for _, old := range s.heard[:s.keep/2] {
 			delete(s.inbound, old)
 		}
-		s.heard = slices.Clone(s.heard[mostInbound/2:])
+		s.heard = slices.Clone(s.heard[s.keep/2:])
 	}
 }
 

@@ -144,6 +144,7 @@ type Simulator struct {
 	mu       sync.Mutex
 	messages map[string]*message // by SID
 	order    []*message          // oldest first, for lists
+	keep     int                 // mostMessages
 	waiting  map[string][]*message
 	optedOut map[pair]bool
 	windows  map[pair]time.Time
@@ -188,6 +189,7 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 	}
 	s := &Simulator{
 		cfg:      cfg,
+		keep:     mostMessages,
 		set:      set,
 		phones:   phones,
 		courier:  set.NewCourier(),
@@ -323,11 +325,11 @@ func (s *Simulator) store(m *message) {
 	m.updatedAt = m.createdAt
 	s.messages[m.ID] = m
 	s.order = append(s.order, m)
-	if len(s.order) > mostMessages {
-		for _, old := range s.order[:mostMessages/2] {
+	if len(s.order) > s.keep {
+		for _, old := range s.order[:s.keep/2] {
 			delete(s.messages, old.ID)
 		}
-		s.order = slices.Clone(s.order[mostMessages/2:])
+		s.order = slices.Clone(s.order[s.keep/2:])
 	}
 }
 

@@ -715,6 +715,19 @@ func TestList(t *testing.T) {
 	}
 }
 
+func TestMessagesAreForgottenInTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.keep = 10
+	for range w.keep + 1 {
+		w.store(&message{Delivery: Delivery{ID: NewID()}})
+	}
+	w.store(&message{Delivery: Delivery{ID: "last"}})
+	if len(w.order) > w.keep || len(w.messages) != len(w.order) || w.messages["last"] == nil {
+		t.Errorf("kept %d in order and %d by SID, the last one %t", len(w.order), len(w.messages), w.messages["last"] != nil)
+	}
+}
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
