@@ -107,6 +107,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("statuses", h.testStatuses)
 	t.Run("no answer", h.testNoAnswer)
 	t.Run("secrets", h.testSecrets)
+	t.Run("concurrent use", h.testConcurrent)
 	t.Run("handshake and answer", h.testExtras)
 }
 

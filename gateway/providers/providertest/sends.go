@@ -13,9 +13,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -359,4 +361,32 @@ func (h *Harness) testSecrets(t *testing.T) {
 	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
 		h.checkSecrets(t, "formatted settings", fmt.Sprintf(format, s))
 	}
+}
+
+// testConcurrent uses one adapter from several goroutines, as the edge and the
+// dispatcher do; the race detector is what fails it, and answers that differ.
+func (h *Harness) testConcurrent(t *testing.T) {
+	server := farEnd(t, h.Accept)
+	b := h.bench(t, server.URL)
+	hook := h.webhook()
+	h.Sign(&hook, h.Values[h.SigningKeys[0]])
+	want, err := b.Parse(hook)
+	if err != nil || len(want) != 1 {
+		t.Fatalf("Parse of the harness's webhook: got %d reports and %v, want one", len(want), err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if err := b.Verify(hook); err != nil {
+				t.Errorf("Verify: %v", err)
+			}
+			if got, err := b.Parse(hook); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("Parse: got %+v and %v, want %+v", got, err, want)
+			}
+			if _, err := b.Send(t.Context(), h.Outbound); err != nil {
+				t.Errorf("Send: %v", err)
+			}
+		})
+	}
+	all.Wait()
 }
