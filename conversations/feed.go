@@ -106,6 +106,16 @@ const (
 	neverUsed = 1<<28 - 1
 )
 
+// Beyond tells whether c is ahead of other in any partition.
+func (c Cursor) Beyond(other Cursor) bool {
+	for p := range c {
+		if c[p].Compare(other[p]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // ParseCursor reads the text of a cursor. CodeInvalid if it is not one.
 func (s *Store) ParseCursor(text string) (Cursor, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
@@ -242,8 +252,8 @@ type FeedReader struct {
 }
 
 // Run follows the feed from its end at the call until ctx ends. ready is
-// called once, when every entry after the return of it will be handed on.
-func (f *FeedReader) Run(ctx context.Context, ready func()) error {
+// called once with that end: every entry after it will be handed on.
+func (f *FeedReader) Run(ctx context.Context, ready func(from Cursor)) error {
 	var from Cursor
 	for {
 		var err error
@@ -254,7 +264,7 @@ func (f *FeedReader) Run(ctx context.Context, ready func()) error {
 			return nil
 		}
 	}
-	ready()
+	ready(from)
 	var wg sync.WaitGroup
 	for _, group := range f.Store.slotGroups() {
 		wg.Add(1)
