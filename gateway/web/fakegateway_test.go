@@ -416,11 +416,6 @@ func (g *fakeGateway) stream(w http.ResponseWriter, r *http.Request, _ string) {
 		}
 	}()
 	for r.Context().Err() == nil {
-		for ; after < len(request.events); after++ {
-			data, _ := json.Marshal(request.events[after])
-			_, _ = fmt.Fprintf(w, "id: %d\nevent: payment_request\ndata: %s\n\n", after+1, data)
-			flush()
-		}
 		select {
 		case <-cut:
 			// Half an event goes out before the line breaks: it must not count.
@@ -428,6 +423,11 @@ func (g *fakeGateway) stream(w http.ResponseWriter, r *http.Request, _ string) {
 			flush()
 			panic(http.ErrAbortHandler)
 		default:
+		}
+		for ; after < len(request.events); after++ {
+			data, _ := json.Marshal(request.events[after])
+			_, _ = fmt.Fprintf(w, "id: %d\nevent: payment_request\ndata: %s\n\n", after+1, data)
+			flush()
 		}
 		g.changed.Wait()
 	}

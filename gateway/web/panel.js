@@ -87,6 +87,8 @@ function internationalForm(typed, plan) {
 // isZero tells whether an amount is absent or nothing.
 const isZero = (amount) => !amount || /^-?[0.]*$/.test(amount.value);
 
+const requestPath = (request, rest = '') => `/v1/payment-requests/${encodeURIComponent(request.id)}${rest}`;
+
 // wait ends after ms, or at once when the signal aborts or wake is called.
 function wait(ms, signal, onWake = () => {}) {
   return new Promise((resolve) => {
@@ -193,6 +195,7 @@ class PaythreadPanel extends HTMLElement {
   #lastSeq = 0;
   #shown = 0; // events up to here are history: they are not announced
   #stream = null; // AbortController of the running stream
+  #connected = false;
   #wake = null; // ends the wait for the next connection
   #refreshing = false;
   #clockOffset = null; // the gateway's clock minus ours
@@ -209,7 +212,7 @@ class PaythreadPanel extends HTMLElement {
 
   constructor() {
     super();
-    const root = this.attachShadow({ mode: 'open', delegatesFocus: true });
+    const root = this.attachShadow({ mode: 'open' });
     if (!sheet) {
       sheet = new CSSStyleSheet();
       sheet.replaceSync(STYLE);
@@ -270,6 +273,7 @@ class PaythreadPanel extends HTMLElement {
     this.#takeOrder(this.getAttribute('sealed-order') || readClaims(token).so || this.#sealedOrderID);
     for (const resolve of this.#waiters) resolve();
     this.#waiters.clear();
+    if (this.#ui.connection.textContent === this.#t.renewing) this.#connection(this.#connected ? 'live' : this.#stream ? 'connecting' : '');
     this.#wake?.();
     this.#start();
   }
@@ -299,9 +303,12 @@ class PaythreadPanel extends HTMLElement {
     clearTimeout(this.#renewTimer);
     const { exp, iat } = readClaims(this.#token);
     if (!exp || !this.isConnected) return;
-    const end = exp * 1000;
-    const lead = Math.min(RENEW_BEFORE, (end - (iat ? iat * 1000 : Date.now())) / 3);
-    this.#renewTimer = setTimeout(() => this.#needToken(), Math.min(Math.max(0, end - lead - Date.now()), 2 ** 31 - 1));
+    const life = iat ? (exp - iat) * 1000 : exp * 1000 - Date.now();
+    const lead = Math.min(RENEW_BEFORE, life / 3);
+    // A clock that runs fast makes every token look over: then only its length is of use.
+    const left = exp * 1000 - lead - Date.now();
+    const delay = left > 0 ? Math.min(left, life - lead) : life - lead;
+    this.#renewTimer = setTimeout(() => this.#needToken(), Math.min(Math.max(1000, delay), 2 ** 31 - 1));
   }
 
   #needToken() {
@@ -369,9 +376,9 @@ class PaythreadPanel extends HTMLElement {
   #loading = null;
 
   async #load() {
-    if (this.#loading === this.#sealedOrderID) return;
-    const id = (this.#loading = this.#sealedOrderID);
-    const signal = this.#life.signal;
+    const id = this.#sealedOrderID, signal = this.#life.signal;
+    if (this.#loading?.id === id && this.#loading.signal === signal) return;
+    const mine = (this.#loading = { id, signal });
     this.#show('loading');
     this.#ui.loading.textContent = this.#t.loading;
     for (let failures = 0; !signal.aborted && id === this.#sealedOrderID; failures++) {
@@ -393,7 +400,7 @@ class PaythreadPanel extends HTMLElement {
         await wait(Math.max(backoff(failures), error.retryAfter || 0), signal, (wake) => (this.#wake = wake));
       }
     }
-    if (this.#loading === id) this.#loading = null;
+    if (this.#loading === mine) this.#loading = null;
   }
 
   async #readOrder(signal) {
@@ -412,11 +419,11 @@ class PaythreadPanel extends HTMLElement {
     if (this.#stream && !this.#stream.signal.aborted) return;
     const control = (this.#stream = new AbortController());
     const signal = AbortSignal.any([control.signal, this.#life.signal]);
-    const path = `${this.#gateway}/v1/payment-requests/${encodeURIComponent(this.#request.id)}/events`;
+    const path = this.#gateway + requestPath(this.#request, '/events');
     let failures = 0, gapAt = 0;
     this.#connection('connecting');
     while (!signal.aborted) {
-      const token = this.#token;
+      const token = this.#token, began = Date.now();
       const one = new AbortController();
       let watchdog = 0, retryAfter = 0;
       const alive = () => {
@@ -430,12 +437,13 @@ class PaythreadPanel extends HTMLElement {
           ...PRIVATE, signal: AbortSignal.any([signal, one.signal]),
         });
         if (!response.ok) throw await refusal(response);
+        this.#connected = true;
         this.#connection('live');
         this.#refresh(); // what the log does not carry may have changed while nobody listened
         await readEvents(response.body, alive, (event) => {
           if (signal.aborted || one.signal.aborted) return;
-          if (event.type === 'reset') {
-            this.#lastSeq = this.#shown = 0;
+  if (event.type === 'reset') {
+            gapAt = this.#lastSeq; // what is missing stays missing
             this.#refresh();
             return;
           }
@@ -471,9 +479,11 @@ class PaythreadPanel extends HTMLElement {
       } finally {
         clearTimeout(watchdog);
         one.abort();
+        this.#connected = false;
       }
       if (signal.aborted) break;
       this.#connection('reconnecting');
+      if (Date.now() - began > BACKOFF_MOST) failures = 0; // it had worked for long
       await wait(Math.max(backoff(failures++), retryAfter), signal, (wake) => (this.#wake = wake));
     }
   }
@@ -499,7 +509,10 @@ class PaythreadPanel extends HTMLElement {
         request.milestones[event.milestone] = event.time;
       }
       const message = event.message && request.messages.find((m) => m.id === event.message.id);
-      if (message) message.status = event.message.status;
+      if (message) {
+        message.status = event.message.status;
+        if (message.status === 'failed') message.reason_text ||= event.text;
+      }
       this.#say(event.text || '');
       this.#refresh();
       // Money on a request that had ended matters more than the form for its successor.
@@ -521,7 +534,7 @@ class PaythreadPanel extends HTMLElement {
     try {
       for (let tries = 0; tries < 5 && request === this.#request; tries++) {
         await wait(120, signal);
-        const fresh = await this.#call('GET', `/v1/payment-requests/${encodeURIComponent(request.id)}`, { signal });
+        const fresh = await this.#call('GET', requestPath(request), { signal });
         if (this.#request?.id !== fresh.id) return;
         if (fresh.last_event >= this.#lastSeq) {
           Object.assign(this.#request, fresh);
@@ -769,7 +782,8 @@ class PaythreadPanel extends HTMLElement {
     const [title, text] = t.states[key] || [request.lifecycle, ''];
     const attempt = request.attempts.at(-1), failed = failedMessage(request);
     const said = key === 'undelivered' ? failed.reason_text || t.failedMessage
-      : ['declined', 'retry'].includes(key) ? [attempt?.text, t.states[key][1]].filter(Boolean).join(' ') : text;
+      : ['declined', 'retry'].includes(key) ? [attempt?.text, t.states[key][1]].filter(Boolean).join(' ')
+      : key === 'paid' ? t.received(this.#money(isZero(request.totals?.captured) ? request.total : request.totals.captured)) : text;
     ui.state.dataset.tone = tone;
     ui.state.dataset.lifecycle = request.lifecycle;
     ui.state.dataset.key = key;
@@ -792,7 +806,7 @@ class PaythreadPanel extends HTMLElement {
     const last = STEPS.reduce((at, step, i) => (milestones[step] ? i : at), -1);
     const failed = failedMessage(request);
     const failedAt = failed ? STEPS.indexOf(failed.purpose === 'receipt' ? (milestones.receipt_sent ? 'receipt_delivered' : 'receipt_sent') : milestones.sent ? 'delivered' : 'sent') : -1;
-    const live = ['open', 'processing', 'in_review', 'authorized', 'paid'].includes(request.lifecycle);
+    const live = !ENDS.includes(request.lifecycle);
     const rows = STEPS.map((step, i) => {
       const at = milestones[step];
       let state = at ? 'done' : i === failedAt ? 'failed' : i <= last ? 'silent' : i === last + 1 && live && failedAt < 0 ? 'current' : 'todo';
@@ -813,7 +827,7 @@ class PaythreadPanel extends HTMLElement {
   }
 
   #step(id, state, name, at, more) {
-    const when = at ? this.#time(at) : h('span', { class: 'when' }, state === 'silent' ? this.#t.stepStates.silent : '');
+    const when = at ? this.#time(at) : h('span', { class: 'when' }, ['silent', 'failed'].includes(state) ? this.#t.stepStates[state] : '');
     return h('li', { class: 'step', 'data-step': id, 'data-state': state, 'aria-current': state === 'current' ? 'step' : null },
       h('span', { class: 'name' }, name, h('span', { class: 'out' }, `, ${this.#t.stepStates[state]}`)), when, more && h('div', { class: 'more' }, more));
   }
@@ -846,7 +860,7 @@ class PaythreadPanel extends HTMLElement {
     ui.resend.textContent = this.#resends(request) === 'receipt' ? t.resendReceipt : t.resend;
     const replaceable = REPLACEABLE.includes(request.lifecycle) && !request.superseded;
     ui.newRequest.hidden = !replaceable;
-    ui.actions.hidden = !['resend', 'extend', 'cancel'].some(may) && (replaceable || ENDS.includes(request.lifecycle));
+    ui.actions.hidden = !ui.confirm.hidden || !['resend', 'extend', 'cancel'].some(may) && (replaceable || ENDS.includes(request.lifecycle));
     // Once money has come, time and cancelling have no meaning; a stray grey button would only raise questions.
     const money = ['authorized', 'paid', 'partially_refunded', 'in_review'].includes(request.lifecycle);
     for (const action of ['extend', 'cancel']) ui[action].hidden = money && !may(action);
@@ -872,6 +886,7 @@ class PaythreadPanel extends HTMLElement {
     ui.confirmYes.textContent = channel ? t.otherYes : t.cancelYes;
     ui.reason.value = '';
     ui.confirm.hidden = false;
+    ui.actions.hidden = true;
     ui.confirmNo.focus();
   }
 
@@ -882,6 +897,7 @@ class PaythreadPanel extends HTMLElement {
     const held = ui.confirm.contains(this.shadowRoot.activeElement);
     ui.confirm.hidden = true;
     ui.confirm.dataset.kind = '';
+    if (this.#request) this.#drawGuide();
     if (focus && held) (back.hidden || back.disabled ? ui.stateTitle : back).focus();
   }
 
@@ -896,7 +912,7 @@ class PaythreadPanel extends HTMLElement {
     ui.actionAlert.replaceChildren();
     for (const name of ['resend', 'extend', 'cancel', 'confirmYes']) ui[name].setAttribute('aria-disabled', 'true');
     try {
-      const fresh = await this.#call('POST', `/v1/payment-requests/${encodeURIComponent(request.id)}/${action}`, { body: words, key: pending.key });
+      const fresh = await this.#call('POST', requestPath(request, `/${action}`), { body: words, key: pending.key });
       this.#pending.delete(action);
       this.#merge(fresh);
       this.#say(this.#t.done[action]);
@@ -937,11 +953,12 @@ class PaythreadPanel extends HTMLElement {
   async #again(channel = '') {
     this.#preferred = channel;
     const holder = await this.#reload();
-    if (holder && holder.id === this.#request?.id && !REPLACEABLE.includes(holder.lifecycle)) return this.#merge(holder);
-    if (holder && holder.id !== this.#request?.id && this.#request === null) return undefined;
+    if (holder && holder.id === this.#request?.id && !REPLACEABLE.includes(holder.lifecycle)) {
+      this.#merge(holder);
+      return;
+    }
     this.#showForm();
     this.#ui.formTitle.focus();
-    return undefined;
   }
 
   // ---- drawing ----
@@ -1020,8 +1037,8 @@ class PaythreadPanel extends HTMLElement {
     const at = new Date(iso);
     if (!iso || Number.isNaN(at.getTime())) return h('span', { class: 'when' });
     const today = at.toDateString() === new Date().toDateString();
-    const words = at.toLocaleString(this.#language(), { hour: '2-digit', minute: '2-digit', ...(today ? { second: '2-digit' } : { day: 'numeric', month: 'short' }) });
-    return h('time', { datetime: iso, title: at.toLocaleString(this.#language()) }, words);
+    const words = at.toLocaleString(this.#language(), { hour: '2-digit', minute: '2-digit', hourCycle: 'h23', ...(today ? { second: '2-digit' } : { day: 'numeric', month: 'short' }) });
+    return h('time', { datetime: iso }, words);
   }
 
   #build(root) {

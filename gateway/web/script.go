@@ -52,7 +52,7 @@ var built = sync.OnceValue(func() script {
 
 // tight leaves out the spaces that a style sheet is easier to read with. None
 // of its strings holds one of these pairs.
-var tight = strings.NewReplacer(": ", ":", "; ", ";", ", ", ",", " {", "{", "{ ", "{", " }", "}", ";}", "}")
+var tight = strings.NewReplacer(": ", ":", "; ", ";", ", ", ",", " {", "{", "{ ", "{", " }", "}", ";}", "}", "\n", "")
 
 // joined returns a source without its indentation, empty lines and comments. No
 // source has a string that runs over several lines or holds the beginning of a
