@@ -380,7 +380,8 @@ func testWidgetRefusesContexts(t *testing.T, browser context.Context) {
 func TestFrameIsForTheTargetOriginsOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	body := toJSON(t, object{"captureContext": w.context()})
+	// What the page says of its ancestors does not make its own origin a target.
+	body := toJSON(t, object{"captureContext": w.context(), "ancestorOrigins": []string{testOrigin}})
 	ask := func(origin string) response {
 		req, err := http.NewRequest("POST", w.server.URL+"/uc/v1/clients", strings.NewReader(body))
 		if err != nil {
