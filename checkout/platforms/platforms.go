@@ -93,6 +93,13 @@ type Inquirer interface {
 	Inquire(context.Context, conversations.Attempt) (conversations.Result, error)
 }
 
+// Browsing is a platform whose script runs in the customer's browser.
+type Browsing interface {
+	// Origins returns the origins (scheme://host[:port]) that the pay page's
+	// content policy has to allow for scripts, calls and frames.
+	Origins() []string
+}
+
 // The follow-on calls answer alike:
 //
 //   - OperationSucceeded: done, or found to have been done before;

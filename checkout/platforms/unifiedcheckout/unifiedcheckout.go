@@ -37,6 +37,13 @@ const (
 	maxTransactionID = 30 // clientReferenceInformation.transactionId
 )
 
+// pageOrigins are what the client library uses beside the API's own host, as
+// seen in real contexts: the widget's frames and the token service.
+var pageOrigins = map[string][]string{
+	liveURL:    {"https://up.cybersource.com", "https://flex.cybersource.com"},
+	sandboxURL: {"https://testup.cybersource.com", "https://testflex.cybersource.com"},
+}
+
 // Name is what the configuration calls this platform.
 const Name = "unified_checkout"
 
@@ -52,6 +59,7 @@ var settings = []platforms.Setting{
 	{Name: "allowed_card_networks", Doc: "comma-separated: " + strings.Join(networks, " "), Default: "VISA,MASTERCARD,AMEX"},
 	{Name: "allowed_payment_types", Doc: "comma-separated: PANENTRY CLICKTOPAY GOOGLEPAY APPLEPAY PAZE", Default: "PANENTRY"},
 	{Name: "country", Doc: "the merchant's country, ISO 3166 alpha-2, for example ZA", Required: true},
+	{Name: "page_origins", Doc: "comma-separated further origins that the pay page may load from: wallets, 3-D Secure, or the browser's address of base_url where it differs"},
 	{Name: "search_window", Doc: "how long before and after an attempt transactions are searched", Default: "24h"},
 }
 
@@ -72,6 +80,7 @@ type Platform struct {
 	networks     []string
 	types        []string
 	country      string
+	origins      []string
 	searchWindow time.Duration
 	// plainHTTP allows a client library over http, which only something that
 	// stands in for CyberSource under an http address gives.
@@ -81,6 +90,7 @@ type Platform struct {
 
 var (
 	_ platforms.Platform = (*Platform)(nil)
+	_ platforms.Browsing = (*Platform)(nil)
 	_ platforms.Inquirer = (*Platform)(nil)
 	_ platforms.Reverser = (*Platform)(nil)
 	_ platforms.Capturer = (*Platform)(nil)
@@ -115,6 +125,18 @@ func New(s platforms.Settings, client *http.Client, log *slog.Logger) (platforms
 	}
 	if u, err := url.Parse(base); err == nil {
 		p.plainHTTP = u.Scheme == "http"
+		origin := u.Scheme + "://" + u.Host
+		p.origins = append([]string{origin}, pageOrigins[origin]...)
+	}
+	for origin := range strings.SplitSeq(values["page_origins"], ",") {
+		origin = strings.TrimSpace(origin)
+		switch {
+		case origin == "":
+		case !originForm.MatchString(origin):
+			wrong("page_origins: %q is not an origin like https://pay.google.com", origin)
+		case !slices.Contains(p.origins, origin):
+			p.origins = append(p.origins, origin)
+		}
 	}
 	credentials := cybersource.Credentials{MerchantID: p.merchantID, KeyID: values["key_id"], SharedSecret: values["shared_secret"]}
 	var signer cybersource.Signer
@@ -137,6 +159,9 @@ func New(s platforms.Settings, client *http.Client, log *slog.Logger) (platforms
 	return p, nil
 }
 
+// Origins implements platforms.Browsing.
+func (p *Platform) Origins() []string { return slices.Clone(p.origins) }
+
 // list reads comma-separated words and checks them against the known ones.
 func list(value string, known []string, name string, wrong func(string, ...any)) []string {
 	var words []string
@@ -157,6 +182,8 @@ func list(value string, known []string, name string, wrong func(string, ...any))
 }
 
 var (
+	// originForm keeps anything else out of the page's content policy.
+	originForm  = regexp.MustCompile(`^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$`)
 	countryForm = regexp.MustCompile(`^[A-Z]{2}$`)
 	// idForm fits CyberSource's ids. They become parts of paths.
 	idForm = regexp.MustCompile(`^[0-9A-Za-z]{1,64}$`)

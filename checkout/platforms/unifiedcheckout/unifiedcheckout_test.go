@@ -115,6 +115,33 @@ func TestNewNamesAllThatIsWrong(t *testing.T) {
 	}
 }
 
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		base, more string
+		sandbox    bool
+		want       string
+	}{
+		{"", "", true, "https://apitest.cybersource.com https://testup.cybersource.com https://testflex.cybersource.com"},
+		{"", "", false, "https://api.cybersource.com https://up.cybersource.com https://flex.cybersource.com"},
+		{"http://simulator:8090", "http://localhost:8090, https://pay.google.com,http://simulator:8090", true, "http://simulator:8090 http://localhost:8090 https://pay.google.com"},
+	} {
+		settings := testSettings(tt.base)
+		settings.Sandbox = tt.sandbox
+		settings.Values["page_origins"] = tt.more
+		if got := strings.Join(newPlatform(t, settings).Origins(), " "); got != tt.want {
+			t.Errorf("base %q: %s, want %s", tt.base, got, tt.want)
+		}
+	}
+	for _, origin := range []string{"*", "https://*.example.test", "https://x.test/path", "https://x.test; script-src *", "'unsafe-inline'"} {
+		settings := testSettings("")
+		settings.Values["page_origins"] = origin
+		if _, err := New(settings, http.DefaultClient, slog.Default()); err == nil || !strings.Contains(err.Error(), "page_origins") {
+			t.Errorf("%q: %v, want an error", origin, err)
+		}
+	}
+}
+
 func TestEveryRequiredOrSecretSettingHasNoDefault(t *testing.T) {
 	t.Parallel()
 	for _, s := range Registration.Settings {
