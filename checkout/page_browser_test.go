@@ -170,7 +170,7 @@ func newSite(t *testing.T) *site {
 
 func (s *site) visit(t *testing.T, ctx context.Context, id string) {
 	t.Helper()
-	do(t, ctx, chromedp.Navigate(s.public+"/p/link-"+id), chromedp.WaitReady("#main"))
+	do(t, ctx, chromedp.Navigate(s.public+"/p/link-"+id), chromedp.WaitReady(chromedp.CSS("#main")))
 }
 
 // do runs steps in a tab, and says what the page showed if one fails.
@@ -195,8 +195,8 @@ func get[T any](t *testing.T, ctx context.Context, action chromedp.Action[T]) T 
 // shown waits for a screen and returns its heading and what was announced.
 func shown(t *testing.T, ctx context.Context, screen string) (heading, announced string) {
 	t.Helper()
-	do(t, ctx, chromedp.WaitVisible(`main[data-screen="`+screen+`"] h1`))
-	return get(t, ctx, chromedp.Text("main h1")), get(t, ctx, chromedp.TextContent("#live"))
+	do(t, ctx, chromedp.WaitVisible(chromedp.CSS(`main[data-screen="`+screen+`"] h1`)))
+	return get(t, ctx, chromedp.Text(chromedp.CSS("main h1"))), get(t, ctx, chromedp.TextContent(chromedp.CSS("#live")))
 }
 
 func wantFocus(t *testing.T, ctx context.Context) {
@@ -207,9 +207,9 @@ func wantFocus(t *testing.T, ctx context.Context) {
 }
 
 const (
-	payButton   = `main [data-do=pay]:not([hidden])`
-	cardButton  = `#card-pay`
-	breakButton = `#card-break`
+	payButton   chromedp.CSS = `main [data-do=pay]:not([hidden])`
+	cardButton  chromedp.CSS = `#card-pay`
+	breakButton chromedp.CSS = `#card-break`
 )
 
 func TestBrowserPays(t *testing.T) {
@@ -230,7 +230,7 @@ func TestBrowserPays(t *testing.T) {
 	}
 	wantFocus(t, ctx)
 	wantEvents(t, s.house, "LinkOpened", "ContextIssued", "AttemptStarted", "AttemptAnswered")
-	do(t, ctx, chromedp.Click("#receipt button"), chromedp.WaitVisible(`//h1[text()="the receipt"]`))
+	do(t, ctx, chromedp.Click(chromedp.CSS("#receipt button")), chromedp.WaitVisible(`//h1[text()="the receipt"]`))
 	wantEvents(t, s.house, "LinkOpened", "ContextIssued", "AttemptStarted", "AttemptAnswered", "ReceiptViewed")
 	// Back from the receipt, the page shows how things are now.
 	do(t, ctx, chromedp.NavigateBack())
@@ -313,7 +313,7 @@ func TestBrowserDeclinedThenPaid(t *testing.T) {
 	if heading, _ := shown(t, ctx, "declined"); heading != "The payment did not go through" {
 		t.Errorf("the page says %q", heading)
 	}
-	do(t, ctx, chromedp.Click(payButton), chromedp.WaitVisible(`#card-pay[data-context=context-2]`), chromedp.Click(cardButton))
+	do(t, ctx, chromedp.Click(payButton), chromedp.WaitVisible(chromedp.CSS(`#card-pay[data-context=context-2]`)), chromedp.Click(cardButton))
 	shown(t, ctx, "paid")
 	if n := s.libraryCalls.Load(); n != 1 {
 		t.Errorf("the library was fetched %d times", n)
@@ -358,7 +358,7 @@ func TestBrowserRecovers(t *testing.T) {
 	s.broken.Store(false)
 	do(t, ctx, chromedp.Click(payButton), chromedp.WaitVisible(cardButton), chromedp.Click(breakButton))
 	shown(t, ctx, "trouble")
-	message := get(t, ctx, chromedp.Text("main .message"))
+	message := get(t, ctx, chromedp.Text(chromedp.CSS("main .message")))
 	if !strings.Contains(message, "stopped before the payment was sent") {
 		t.Errorf("a broken form: the page says %q", message)
 	}
@@ -398,15 +398,33 @@ func TestBrowserOffersMoreTime(t *testing.T) {
 	})
 	ctx := newTab(t)
 	s.visit(t, ctx, "r1")
-	do(t, ctx, chromedp.WaitVisible("#extend"), chromedp.Click(payButton), chromedp.WaitVisible(cardButton), chromedp.Click("#extend"),
-		chromedp.WaitNotVisible("#extend"), chromedp.WaitVisible("#clock"))
+	do(t, ctx, chromedp.WaitVisible(chromedp.CSS("#extend")), chromedp.Click(payButton), chromedp.WaitVisible(cardButton), chromedp.Click(chromedp.CSS("#extend")),
+		chromedp.WaitNotVisible(chromedp.CSS("#extend")), chromedp.WaitVisible(chromedp.CSS("#clock")))
 	// The card form is left alone.
 	shown(t, ctx, "card")
 	wantEvents(t, s.house, "ContextIssued", "CustomerExtended")
-	left := get(t, ctx, chromedp.Text("#left"))
+	left := get(t, ctx, chromedp.Text(chromedp.CSS("#left")))
 	if !strings.HasPrefix(left, "14:") && left != "15:00" {
 		t.Errorf("the time left is %q", left)
 	}
+}
+
+func TestBrowserRenewsTheForm(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add("r1", current)
+	ctx := newTab(t)
+	s.visit(t, ctx, "r1")
+	do(t, ctx, chromedp.Click(payButton), chromedp.WaitVisible(cardButton))
+	// Half a minute passes; sooner than that, an expired context is taken for a fault.
+	get(t, ctx, chromedp.Evaluate[bool](`(() => { const now = Date.now; Date.now = () => now() + 30000; return true; })()`))
+	do(t, ctx, chromedp.Click(chromedp.CSS("#card-expire")), chromedp.WaitVisible(chromedp.CSS(`#card-pay[data-context=context-2]`)))
+	if _, announced := shown(t, ctx, "card"); !strings.Contains(announced, "card form was renewed") {
+		t.Errorf("the page announces %q", announced)
+	}
+	wantEvents(t, s.house, "LinkOpened", "ContextIssued", "ContextIssued")
+	do(t, ctx, chromedp.Click(cardButton))
+	shown(t, ctx, "paid")
 }
 
 func TestBrowserShowsTheEnd(t *testing.T) {
@@ -437,7 +455,7 @@ func TestBrowserWithoutScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	do(t, ctx, chromedp.Navigate(s.public+"/p/link-r1"))
-	text := get(t, ctx, chromedp.Text("body"))
+	text := get(t, ctx, chromedp.Text(chromedp.CSS("body")))
 	for _, want := range []string{"needs JavaScript", "ZAR 149.00", "Order 1042"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("without a script the page does not say %q:\n%s", want, text)
@@ -482,7 +500,7 @@ func TestPictures(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		do(t, ctx, append([]chromedp.Action[chromedp.Void]{chromedp.Navigate(s.public + "/p/link-" + name), chromedp.WaitReady("#main")}, steps...)...)
+		do(t, ctx, append([]chromedp.Action[chromedp.Void]{chromedp.Navigate(s.public + "/p/link-" + name), chromedp.WaitReady(chromedp.CSS("#main"))}, steps...)...)
 		picture := get(t, ctx, chromedp.FullScreenshot(100))
 		suffix := ""
 		if len(steps) > 0 {

@@ -1,10 +1,8 @@
 package checkout
 
 import (
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -22,26 +20,33 @@ const (
 	NonceReceipt = "receipt" // the receipt page's one
 )
 
-// minNonceSecret is the fewest bytes of secret that Nonces takes.
-const minNonceSecret = 32
-
 // Nonces makes and checks the values that prove that a call was made from one
 // of our own pages. They are computed, not stored: every instance with the same
-// secret agrees on them. A nonce may be used many times within its life, so a
+// secrets agrees on them. A nonce may be used many times within its life, so a
 // call that it allows must be harmless when repeated.
-type Nonces struct{ key []byte }
+type Nonces struct{ secrets func() [][]byte }
 
-// NewNonces derives the key from a secret of at least 32 bytes that all
-// instances share. The secret may have other uses: the key is of no use there.
-func NewNonces(secret []byte) (*Nonces, error) {
-	if len(secret) < minNonceSecret {
-		return nil, errors.New("the secret for nonces needs at least 32 bytes")
+// minNonceSecret is the fewest bytes that a secret may have.
+const minNonceSecret = 32
+
+// NewNonces takes a function that returns the secrets, each of at least 32
+// bytes and for nothing else: nonces are made with the first and checked with
+// all, so that pages outlive a rotation. It is asked each time, and now to see
+// that it has one. KeyRing.Secrets is such a source.
+func NewNonces(secrets func() [][]byte) (*Nonces, error) {
+	if secrets == nil {
+		return nil, errors.New("nonces need secrets")
 	}
-	key, err := hkdf.Key(sha256.New, secret, nil, "paythread page nonce v1", sha256.Size)
-	if err != nil {
-		return nil, fmt.Errorf("derive nonce key: %w", err)
+	now := secrets()
+	if len(now) == 0 {
+		return nil, errors.New("nonces need a secret")
 	}
-	return &Nonces{key: key}, nil
+	for _, secret := range now {
+		if len(secret) < minNonceSecret {
+			return nil, errors.New("a secret for nonces needs at least 32 bytes")
+		}
+	}
+	return &Nonces{secrets: secrets}, nil
 }
 
 // Mint returns a nonce that Check takes for this purpose and payment request
@@ -49,25 +54,28 @@ func NewNonces(secret []byte) (*Nonces, error) {
 func (n *Nonces) Mint(purpose, requestID string, now time.Time) string {
 	expires := now.Add(NonceLife).Unix()
 	raw := binary.BigEndian.AppendUint64(nil, uint64(expires))
-	return base64.RawURLEncoding.EncodeToString(append(raw, n.mac(purpose, requestID, raw)...))
+	return base64.RawURLEncoding.EncodeToString(append(raw, nonceMAC(n.secrets()[0], purpose, requestID, raw)...))
 }
 
 // Check tells whether Mint made the nonce for this purpose and payment
-// request, not longer than NonceLife ago.
+// request, with a secret that is still accepted, not longer than NonceLife ago.
 func (n *Nonces) Check(purpose, requestID, nonce string, now time.Time) bool {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(nonce)
 	if err != nil || len(raw) != 8+sha256.Size {
 		return false
 	}
-	if subtle.ConstantTimeCompare(raw[8:], n.mac(purpose, requestID, raw[:8])) != 1 {
-		return false
+	for _, secret := range n.secrets() {
+		if hmac.Equal(raw[8:], nonceMAC(secret, purpose, requestID, raw[:8])) {
+			return now.Unix() < int64(binary.BigEndian.Uint64(raw[:8]))
+		}
 	}
-	return now.Unix() < int64(binary.BigEndian.Uint64(raw[:8]))
+	return false
 }
 
-// mac is over fields with their lengths, so that no two sets of them read the same.
-func (n *Nonces) mac(purpose, requestID string, expires []byte) []byte {
-	h := hmac.New(sha256.New, n.key)
+// nonceMAC is over fields with their lengths, so that no two sets of them read
+// the same.
+func nonceMAC(secret []byte, purpose, requestID string, expires []byte) []byte {
+	h := hmac.New(sha256.New, secret)
 	fmt.Fprintf(h, "%d:%s%d:%s", len(purpose), purpose, len(requestID), requestID)
 	h.Write(expires)
 	return h.Sum(nil)

@@ -249,6 +249,14 @@ func (b *syncBuffer) String() string {
 
 type setting func(*house, *checkout.Options)
 
+func secrets(of ...string) func() [][]byte {
+	var all [][]byte
+	for _, s := range of {
+		all = append(all, []byte(s))
+	}
+	return func() [][]byte { return all }
+}
+
 func newHouse(t *testing.T, settings ...setting) *house {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "link.key")
@@ -259,7 +267,7 @@ func newHouse(t *testing.T, settings ...setting) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nonces, err := checkout.NewNonces([]byte("0123456789abcdef0123456789abcdef"))
+	nonces, err := checkout.NewNonces(secrets("0123456789abcdef0123456789abcdef"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1155,18 +1163,18 @@ func TestTextsAreUsedAndThere(t *testing.T) {
 
 func TestNonces(t *testing.T) {
 	t.Parallel()
-	secret := []byte("0123456789abcdef0123456789abcdef")
-	a, err := checkout.NewNonces(secret)
+	const first, second = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
+	a, err := checkout.NewNonces(secrets(first))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := checkout.NewNonces(slices.Clone(secret))
+	b, err := checkout.NewNonces(secrets(second, first))
 	if err != nil {
 		t.Fatal(err)
 	}
 	nonce := a.Mint("pay", "r1", start)
 	if !b.Check("pay", "r1", nonce, start.Add(checkout.NonceLife-time.Second)) {
-		t.Error("another process with the same secret refuses the nonce")
+		t.Error("another process that still has the secret refuses the nonce")
 	}
 	for name, ok := range map[string]bool{
 		"later":   a.Check("pay", "r1", nonce, start.Add(checkout.NonceLife)),
@@ -1180,7 +1188,12 @@ func TestNonces(t *testing.T) {
 			t.Errorf("%s: the nonce is taken", name)
 		}
 	}
-	if _, err := checkout.NewNonces(secret[:31]); err == nil {
-		t.Error("a short secret is taken")
+	if a.Check("pay", "r1", b.Mint("pay", "r1", start), start) {
+		t.Error("a nonce of another secret is taken")
+	}
+	for _, bad := range []func() [][]byte{nil, secrets(), secrets(first[:31]), secrets(first, "short")} {
+		if _, err := checkout.NewNonces(bad); err == nil {
+			t.Error("bad secrets are taken")
+		}
 	}
 }

@@ -89,7 +89,7 @@ func NewPage(o Options) (*Page, error) {
 		options: o,
 		template: template.Must(template.New("").Funcs(template.FuncMap{
 			"t":       english.text,
-			"date":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+			"date":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
 			"rfc3339": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 			"style":   func() template.HTML { return template.HTML("<style>" + pageStyle + "</style>") },
 			"script":  func() template.HTML { return template.HTML("<script>" + pageScript + "</script>") },

@@ -71,15 +71,15 @@ func TestBrowserReportsAPerson(t *testing.T) {
 	ctx := newBrowser(t)
 	for name, input := range map[string]chromedp.Action[chromedp.Void]{
 		"key":     chromedp.KeyEvent("a"),
-		"pointer": chromedp.Click("h1"),
-		"touch":   chromedp.Tap("h1"),
-		"button":  chromedp.Click("#print"),
+		"pointer": chromedp.Click(chromedp.CSS("h1")),
+		"touch":   chromedp.Tap(chromedp.CSS("h1")),
+		"button":  chromedp.Click(chromedp.CSS("#print")),
 	} {
 		h.store.mu.Lock()
 		h.store.requests[name] = paid(name)
 		h.store.events = nil
 		h.store.mu.Unlock()
-		if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, name)), chromedp.WaitVisible("#print")); err != nil {
+		if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, name)), chromedp.WaitVisible(chromedp.CSS("#print"))); err != nil {
 			t.Fatal(err)
 		}
 		// What a scanner does is no person's input. Absence has no event to wait for.
@@ -128,7 +128,7 @@ func TestPictures(t *testing.T) {
 				}); err != nil {
 					t.Fatal(err)
 				}
-				if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, name)), chromedp.WaitReady("main")); err != nil {
+				if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, name)), chromedp.WaitReady(chromedp.CSS("main"))); err != nil {
 					t.Fatal(err)
 				}
 				picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
@@ -144,7 +144,7 @@ func TestPictures(t *testing.T) {
 	if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, "paid")), chromedp.WaitReady("main")); err != nil {
+	if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, "paid")), chromedp.WaitReady(chromedp.CSS("main"))); err != nil {
 		t.Fatal(err)
 	}
 	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))

@@ -147,6 +147,7 @@ var documents = map[string]func(*conversations.PaymentRequest){
 	"paid": func(*conversations.PaymentRequest) {},
 	"authorized": func(r *conversations.PaymentRequest) {
 		r.Lifecycle, r.Receipt.Captured, r.Receipt.Sandbox = conversations.Authorized, false, false
+		r.CapturedMinor = 0
 	},
 	"late_without_details": func(r *conversations.PaymentRequest) {
 		r.Receipt.Late, r.Receipt.CardLast4, r.Receipt.ApprovalCode, r.Receipt.ReconciliationID, r.Receipt.MerchantContact = true, "", "", "", ""
@@ -161,6 +162,10 @@ var documents = map[string]func(*conversations.PaymentRequest){
 			{Kind: conversations.OperationRefund, Attempt: 2, Amount: zar(100), State: conversations.OperationFailed, StartedAt: start},
 			{Kind: conversations.OperationRefund, Attempt: 2, Amount: zar(200), State: conversations.OperationPending, StartedAt: start},
 		}
+	},
+	"captured_later": func(r *conversations.PaymentRequest) {
+		r.Receipt.Captured = false
+		r.Operations = []conversations.Operation{{Kind: conversations.OperationCapture, Attempt: 2, Amount: zar(14900), State: conversations.OperationSucceeded, StartedAt: start}}
 	},
 	"not_paid": func(r *conversations.PaymentRequest) { r.Lifecycle, r.Receipt = conversations.Open, nil },
 }
@@ -363,7 +368,7 @@ func TestDocumentKeepsToItsOwnMoney(t *testing.T) {
 	for _, change := range d.Later {
 		names = append(names, change.Name)
 	}
-	want := []string{"Second payment given back", "Refunded", "Refunded, on its way"}
+	want := []string{"Second payment given back", "Refunded", "Refund on its way"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the receipt tells of %q, want %q", names, want)
 	}

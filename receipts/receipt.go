@@ -13,7 +13,7 @@ import (
 )
 
 // Document is a receipt as people read it, whatever it is shown on. All of it
-// but Standing and Later was frozen when the money came.
+// but Captured, Standing and Later was frozen when the money came.
 type Document struct {
 	Number          string
 	IssuedAt        time.Time
@@ -24,7 +24,7 @@ type Document struct {
 	Lines           []conversations.LineItem
 	Sums            []Sum
 	Paid            conversations.Money
-	Captured        bool // false: set aside by the bank, not taken when the receipt was issued
+	Captured        bool // taken, then or since; false: set aside by the bank
 	Late            bool
 	Method          string // the card, masked; empty if unknown
 	ApprovalCode    string
@@ -57,7 +57,7 @@ func DocumentOf(r *conversations.PaymentRequest) (*Document, bool) {
 	d := &Document{
 		Number: f.Number, IssuedAt: f.IssuedAt, MerchantName: f.MerchantName, MerchantContact: f.MerchantContact,
 		Sandbox: f.Sandbox, Order: f.Order.Reference, Lines: f.Order.LineItems, Sums: sumsOf(f.Order),
-		Paid: f.Paid, Captured: f.Captured, Late: f.Late, Method: methodOf(f),
+		Paid: f.Paid, Captured: f.Captured || r.CapturedMinor > 0, Late: f.Late, Method: methodOf(f),
 		ApprovalCode: f.ApprovalCode, Reference: f.ReconciliationID,
 		Standing: english[standings[r.Lifecycle]],
 	}
@@ -85,19 +85,20 @@ var standings = map[conversations.Lifecycle]string{
 // for a second payment that was given back: the customer sees both on the
 // bank's statement and looks for it here.
 func changeOf(r *conversations.PaymentRequest, op conversations.Operation) (string, bool) {
-	name := english[string(op.Kind)]
+	key := string(op.Kind)
 	switch {
-	case op.State == conversations.OperationFailed, name == "":
+	case op.State == conversations.OperationFailed:
 		return "", false
 	case op.Reason == "second_success":
-		name = english["second"]
+		key = "second"
 	case op.Attempt != r.PaidBy:
 		return "", false
 	}
 	if op.State != conversations.OperationSucceeded {
-		name = english.text("on_its_way", "what", name)
+		key += "_pending"
 	}
-	return name, true
+	name, ok := english[key]
+	return name, ok
 }
 
 // sumsOf lists the rows under the line items, leaving out what is nothing.

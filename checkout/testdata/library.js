@@ -20,7 +20,12 @@
             broken.id = "card-break";
             broken.textContent = "Break";
             broken.addEventListener("click", () => reject({ name: "UnifiedCheckoutError", reason: "TOKENIZATION_ERROR" }));
-            document.querySelector(selectors.paymentSelection).append(broken);
+            const expired = document.createElement("button");
+            expired.type = "button";
+            expired.id = "card-expire";
+            expired.textContent = "Expire";
+            expired.addEventListener("click", () => reject({ name: "UnifiedCheckoutError", reason: "CAPTURE_CONTEXT_EXPIRED" }));
+            document.querySelector(selectors.paymentSelection).append(broken, expired);
             document.querySelector(selectors.paymentScreen).append(button);
           }),
           destroy: async () => { gone = true; },
