@@ -3,7 +3,7 @@
 //   <script src="https://pay.example/extension/paythread.js" crossorigin defer></script>
 //   <paythread-panel token="..." gateway="https://pay.example"></paythread-panel>
 //
-// Attributes (token, gateway and locale are properties too; a token set as a property stays out of the document):
+// Attributes (token and gateway are properties too; a token set as a property stays out of the document):
 //   token         agent session token, made by the merchant's server with POST /v1/agent-sessions
 //   gateway       base address of the gateway
 //   sealed-order  id of the sealed order; read from the token when left out
@@ -225,12 +225,10 @@ class PaythreadPanel extends HTMLElement {
   set token(value) { this.#takeToken(String(value ?? '')); }
   get gateway() { return this.#gateway; }
   set gateway(value) { this.setAttribute('gateway', value); }
-  get locale() { return this.getAttribute('locale') || 'en'; }
-  set locale(value) { this.setAttribute('locale', value); }
 
   connectedCallback() {
     // The page may have set properties before this script had arrived.
-    for (const name of ['token', 'gateway', 'locale']) {
+    for (const name of ['token', 'gateway']) {
       if (!Object.hasOwn(this, name)) continue;
       const value = this[name];
       delete this[name];
@@ -393,7 +391,7 @@ class PaythreadPanel extends HTMLElement {
         if (signal.aborted) break;
         if (error instanceof Problem) {
           const t = this.#t;
-          this.#ui.loading.textContent = error.status === 401 ? t.sessionBad : error.status === 404 ? t.notFound : error.message || t.failed;
+          this.#ui.loading.textContent = error.status === 404 ? t.notFound : this.#sentence(error);
           break;
         }
         this.#ui.loading.textContent = this.#t.unreachable;
@@ -471,7 +469,7 @@ class PaythreadPanel extends HTMLElement {
             continue;
           }
           this.#connection('');
-          this.#alert(error.status === 401 ? this.#t.sessionBad : error.message || this.#t.failed);
+          this.#alert(this.#sentence(error));
           if (this.#stream === control) this.#stream = null; // a new token starts it again
           return;
         }
@@ -537,8 +535,7 @@ class PaythreadPanel extends HTMLElement {
         const fresh = await this.#call('GET', requestPath(request), { signal });
         if (this.#request?.id !== fresh.id) return;
         if (fresh.last_event >= this.#lastSeq) {
-          Object.assign(this.#request, fresh);
-          if (this.#request.reason && !fresh.reason) this.#request.reason = '';
+          Object.assign(request, whole(fresh));
           this.#drawGuide();
           if (fresh.last_event >= this.#lastSeq) return;
         }
@@ -650,7 +647,7 @@ class PaythreadPanel extends HTMLElement {
     const screen = this.#ui.screen;
     screen.setAttribute('aria-busy', 'true');
     try {
-      const body = { channel, locale: this.locale, ...(withPhone && phone ? { phone } : {}) };
+      const body = { channel, locale: this.getAttribute('locale') || 'en', ...(withPhone && phone ? { phone } : {}) };
       const preview = await this.#call('POST', '/v1/message-previews', { body: JSON.stringify(body), signal });
       if (withPhone) this.#phoneProblem = '';
       this.#drawPreview(preview);
@@ -685,7 +682,7 @@ class PaythreadPanel extends HTMLElement {
       if (!phone) this.#fieldError('phone', this.#t.phoneMissing);
       if (!channel) this.#fieldError('channel', this.#t.channelMissing);
       if (!phone || !channel) return this.#focusError();
-      this.#unsent = { key: randomKey(), body: JSON.stringify({ phone, channel, locale: this.locale, note }) };
+      this.#unsent = { key: randomKey(), body: JSON.stringify({ phone, channel, locale: this.getAttribute('locale') || 'en', note }) };
     }
     const { key, body } = this.#unsent, signal = this.#life.signal, order = this.#sealedOrderID;
     this.#sending = true;
@@ -738,7 +735,7 @@ class PaythreadPanel extends HTMLElement {
       this.#fieldError('channel', problem.message);
       atField = true;
     }
-    if (!atField || rest.length) this.#ui.formAlert.textContent = [atField ? '' : problem.status === 401 ? this.#t.sessionBad : problem.message || this.#t.failed, ...rest].filter(Boolean).join(' ');
+    if (!atField || rest.length) this.#ui.formAlert.textContent = [atField ? '' : this.#sentence(problem), ...rest].filter(Boolean).join(' ');
     this.#focusError();
     if (problem.status !== 409) return;
     const shown = this.#request?.id;
@@ -758,7 +755,7 @@ class PaythreadPanel extends HTMLElement {
     this.#stream?.abort();
     this.#stream = null;
     this.#forgetRequest();
-    this.#request = { milestones: {}, messages: [], attempts: [], operations: [], actions: [], ...request };
+    this.#request = whole(request);
     this.#shown = fresh ? 0 : request.last_event || 0;
     this.#preferred = '';
     if (fresh) {
@@ -920,7 +917,7 @@ class PaythreadPanel extends HTMLElement {
     } catch (error) {
       if (error instanceof Problem) {
         this.#pending.delete(action);
-        ui.actionAlert.textContent = error.status === 401 ? this.#t.sessionBad : error.message || this.#t.failed;
+        ui.actionAlert.textContent = this.#sentence(error);
         if (error.status === 409) this.#refresh();
       } else if (this.#life && !this.#life.signal.aborted) {
         ui.actionAlert.textContent = this.#t.lost;
@@ -935,7 +932,7 @@ class PaythreadPanel extends HTMLElement {
   // #merge takes an answer unless an event newer than it has already been shown.
   #merge(fresh) {
     if (this.#request?.id !== fresh.id) return;
-    if (fresh.last_event >= this.#lastSeq) this.#request = { ...this.#request, reason: '', pay_by: undefined, ...fresh };
+    if (fresh.last_event >= this.#lastSeq) Object.assign(this.#request, whole(fresh));
     else this.#refresh();
     this.#drawGuide();
   }
@@ -995,6 +992,8 @@ class PaythreadPanel extends HTMLElement {
     el.hidden = !words || (state === 'live' && this.#ui.guide.hidden);
     if (el.textContent !== words) el.textContent = words;
   }
+
+  #sentence(problem) { return problem.status === 401 ? this.#t.sessionBad : problem.message || this.#t.failed; }
 
   #alert(text, tone = 'bad') {
     this.#ui.alert.dataset.tone = tone;
@@ -1126,6 +1125,14 @@ class PaythreadPanel extends HTMLElement {
 
     root.append(h('main', { 'aria-label': t.panel, role: 'region' }, ui.header, ui.sandbox, ui.live, ui.loading, ui.alert, ui.orderBox, ui.form, ui.guide, ui.logBox));
   }
+}
+
+// whole fills in what an answer leaves out because it is empty, so that laying it over an older one clears that.
+function whole(request) {
+  const full = { reason: '', late: false, superseded: false, pay_by: '', ...request };
+  full.milestones ??= {};
+  for (const list of ['messages', 'attempts', 'operations', 'actions']) full[list] ??= [];
+  return full;
 }
 
 // fieldErrors lists a problem's errors by the last part of the field's name: "body.phone" and "phone" are the same field.

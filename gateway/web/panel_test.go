@@ -1,6 +1,8 @@
 package web_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -414,6 +416,87 @@ func TestPanelFitsNarrowScreens(t *testing.T) {
 	}
 	if got := eval[string](b, `$('[data-step=opened] .out').textContent`); got != ", done" {
 		t.Errorf("a step's state reads %q, want \", done\"", got)
+	}
+}
+
+// Every place where a request can stand has its words, and none is "undefined".
+func TestPanelHasWordsForEveryState(t *testing.T) {
+	t.Parallel()
+	g := newFakeGateway(t)
+	b := g.openPanel(t, g.token(g.seal()), 390, 844)
+	b.await(`$('#preview .bubble')`)
+	b.click("#send")
+	b.await(`heard.length === 1`)
+	attempt := func(state string) object {
+		return object{"number": 1, "state": state, "amount": amount("1723.85"), "started_at": time.Now().UTC()}
+	}
+	operation := func(kind, state string) object {
+		return object{"id": "op_1", "kind": kind, "state": state, "amount": amount("100.00"), "started_at": time.Now().UTC()}
+	}
+	none := []object{}
+	for i, c := range []struct {
+		lifecycle, reason     string
+		attempts, operations  []object
+		late, superseded      bool
+		title, text, absentee string
+	}{
+		{lifecycle: "processing", attempts: []object{attempt("sending")}, title: "Payment in progress", text: "asking the bank"},
+		{lifecycle: "processing", attempts: []object{attempt("authenticating")}, title: "Payment in progress", text: "confirming with their bank"},
+		{lifecycle: "processing", attempts: []object{attempt("unsettled")}, title: "Waiting for the bank", text: "nothing is charged twice"},
+		{lifecycle: "processing", attempts: []object{attempt("reversing")}, title: "Giving money back", text: "being released"},
+		{lifecycle: "open", attempts: []object{attempt("not_taken")}, title: "Payment did not go through", text: "Nothing was charged"},
+		{lifecycle: "in_review", attempts: []object{attempt("in_review")}, title: "In review", text: "being reviewed"},
+		{lifecycle: "failed", reason: "too_many_attempts", attempts: []object{attempt("declined")}, title: "Failed", text: "New request"},
+		{lifecycle: "expired", reason: "not_opened", attempts: none, title: "Expired", text: "not opened in time"},
+		{lifecycle: "expired", reason: "not_paid", attempts: none, title: "Expired", text: "not paid in time"},
+		{lifecycle: "cancelled", reason: "already_paid", attempts: none, title: "Cancelled", text: "through another request"},
+		{lifecycle: "cancelled", reason: "by_agent", attempts: none, superseded: true, title: "Cancelled", text: "A newer request holds", absentee: "New request"},
+		{lifecycle: "authorized", attempts: []object{attempt("authorized")}, title: "Authorised", text: "not been captured"},
+		{lifecycle: "paid", attempts: []object{attempt("captured")}, late: true, title: "Paid", text: "after the request had ended"},
+		{lifecycle: "paid", attempts: []object{attempt("captured")}, operations: []object{operation("refund", "unknown")}, title: "Paid", text: "outcome not known yet"},
+		{lifecycle: "partially_refunded", operations: []object{operation("refund", "succeeded")}, title: "Partly refunded", text: "Refund, done"},
+		{lifecycle: "refunded", operations: []object{operation("refund", "succeeded")}, title: "Refunded", text: "went back"},
+		{lifecycle: "reversed", operations: []object{operation("void", "succeeded")}, title: "Reversed", text: "went back"},
+	} {
+		// Lists that are empty may be absent or null.
+		var extra object
+		if len(c.attempts) > 0 {
+			extra = object{"milestone": "checkout_started"}
+		}
+		g.happen(c.lifecycle, "Now it is "+c.lifecycle+".", object{
+			"lifecycle": c.lifecycle, "reason": c.reason, "attempts": c.attempts, "operations": c.operations, "late": c.late, "superseded": c.superseded, "actions": nil,
+		}, extra)
+		want, err := json.Marshal([]string{c.title, c.text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.await(fmt.Sprintf(`heard.length === %d && %s.every((words) => $('#guide').innerText.includes(words))`, i+2, want))
+		if eval[bool](b, `/undefined|null|NaN|\[object/.test($('main').innerText)`) {
+			t.Errorf("%s (%s): %s", c.lifecycle, c.reason, b.text())
+		}
+		if c.absentee != "" && eval[bool](b, fmt.Sprintf(`$('#guide').innerText.includes(%q)`, c.absentee)) {
+			t.Errorf("%s (%s) offers %q", c.lifecycle, c.reason, c.absentee)
+		}
+	}
+}
+
+// Money that comes for an ended request brings the agent back from the form for
+// the next one, so that nobody asks twice.
+func TestPanelReturnsToRequestWhenMoneyComes(t *testing.T) {
+	t.Parallel()
+	g := newFakeGateway(t)
+	b := g.openPanel(t, g.token(g.seal()), 390, 844)
+	b.await(`$('#preview .bubble')`)
+	b.click("#send")
+	b.await(`heard.length === 1`)
+	g.happen("expired", "The link was not opened in time.", object{"lifecycle": "expired", "reason": "not_opened", "actions": []string{"extend"}}, nil)
+	b.await(`$('#state').dataset.key === 'not_opened' && !$('#new-request').hidden && !$('#extend').disabled && $('#cancel').disabled`)
+	b.click("#new-request")
+	b.await(`!$('#form').hidden`)
+	g.happen("late_payment", "The money came late.", object{"lifecycle": "paid", "reason": "", "late": true, "actions": []string{"resend"}}, object{"milestone": "paid"})
+	b.await(`$('#form').hidden && $('#state').dataset.lifecycle === 'paid'`)
+	if g.made() != 1 {
+		t.Errorf("got %d requests, want 1", g.made())
 	}
 }
 
