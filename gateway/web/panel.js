@@ -920,7 +920,7 @@ class PaythreadPanel extends HTMLElement {
         ui.actionAlert.textContent = this.#sentence(error);
         if (error.status === 409) this.#refresh();
       } else if (this.#life && !this.#life.signal.aborted) {
-        ui.actionAlert.textContent = this.#t.lost;
+        ui.actionAlert.textContent = this.#t.lostAction;
       }
       return false;
     } finally {

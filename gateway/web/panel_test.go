@@ -500,6 +500,72 @@ func TestPanelReturnsToRequestWhenMoneyComes(t *testing.T) {
 	}
 }
 
+// A page that moves or hides the panel loses neither input nor events.
+func TestPanelSurvivesBeingMoved(t *testing.T) {
+	t.Parallel()
+	g := newFakeGateway(t)
+	b := g.openPanel(t, g.token(g.seal()), 390, 844)
+	move := func() {
+		b.run("move the panel", chromedp.Evaluate[chromedp.Void](`void document.body.append(document.body.appendChild(document.createElement('div')), document.querySelector('paythread-panel'))`))
+	}
+	b.await(`$('#preview .bubble')`)
+	b.fill("#note", "unsent words")
+	move()
+	b.await(`$('#note').value === 'unsent words' && !$('#form').hidden`)
+	b.click("#send")
+	b.await(`heard.length === 1`)
+	b.run("take the panel out", chromedp.Evaluate[chromedp.Void](`window.kept = document.querySelector('paythread-panel'); void kept.remove()`))
+	g.milestone("sent", "The message was sent.", nil)
+	g.milestone("delivered", "The message was delivered.", nil)
+	b.run("put it back", chromedp.Evaluate[chromedp.Void](`void document.body.append(kept)`))
+	b.await(`heard.length === 3 && $('[data-step=delivered]').dataset.state === 'done' && $('#connection').textContent === 'Live'`)
+	move()
+	g.milestone("read", "The customer read the message.", nil)
+	b.await(`heard.length === 4`)
+	b.wantHeard(4)
+}
+
+// Another order's token shows another order, with nothing left of the first.
+func TestPanelTakesAnotherOrder(t *testing.T) {
+	t.Parallel()
+	g := newFakeGateway(t)
+	b := g.openPanel(t, g.token(g.seal()), 390, 844)
+	b.await(`$('#preview .bubble')`)
+	b.fill("#note", "about the first order")
+	b.click("#send")
+	b.await(`heard.length === 1`)
+	other := g.sealDoc(object{
+		"order": "2001", "customer_name": "Aisha Patel", "phone": "+27721112233", "country": "ZA", "line_items": nil,
+		"subtotal": amount("10.00"), "tax": amount("1.50"), "shipping": amount("5.00"), "discount": amount("2.00"), "total": amount("14.50"),
+	})
+	b.setToken(g.token(other))
+	b.await(`!$('#form').hidden && $('#title').textContent.includes('2001') && $('#phone').value === '072 111 2233' && $('#note').value === ''`)
+	b.await(`$('[data-row=shipping]').textContent.includes('5.00') && $('[data-row=discount]').textContent.includes('−')`)
+	g.milestone("sent", "The first order's message was sent.", nil)
+	b.await(`$('#preview .bubble')`)
+	b.click("#send")
+	b.await(`heard.length === 2 && heard[1].order === '2001' && heard[1].seq === 1`)
+}
+
+// An action whose answer is lost is the same action when it is pressed again.
+func TestPanelRepeatsLostActionWithTheSameKey(t *testing.T) {
+	t.Parallel()
+	g := newFakeGateway(t)
+	b := g.openPanel(t, g.token(g.seal()), 390, 844)
+	b.await(`$('#preview .bubble')`)
+	b.click("#send")
+	b.await(`heard.length === 1`)
+	g.refuse("extend", 503, object{"detail": "Later."})
+	b.click("#extend")
+	b.await(`$('#action-alert').textContent.length > 0`)
+	b.click("#extend")
+	b.await(`heard.length === 2 && !$('#action-alert').textContent`)
+	calls := g.called("POST", createPath+"/pr_1/extend")
+	if len(calls) != 2 || calls[0].key == "" || calls[0].key != calls[1].key {
+		t.Errorf("got calls %+v, want two with the same key", calls)
+	}
+}
+
 // decline plays a customer whose first card is declined.
 func (g *fakeGateway) decline() {
 	g.milestone("sent", "The message was sent.", nil)

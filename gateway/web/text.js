@@ -36,6 +36,7 @@ const TEXT = {
     sending: 'Sending…',
     retrying: 'No answer yet. Trying again…',
     lost: 'The answer did not reach us. Press “Try again”: the customer still gets one request.',
+    lostAction: 'No answer came. Press again: it counts once.',
     tryAgain: 'Try again',
     back: 'Back to the last request',
     held: 'This order already has a payment request. Here it is.',
