@@ -53,13 +53,11 @@ func (p *Page) charge(v *visit, token string) (*conversations.PaymentRequest, er
 	if attempt == nil {
 		return nil, errors.New("start attempt: the store returned no attempt")
 	}
-	log := p.log.With("payment_request_id", r.ID, "attempt", attempt.Code)
 	result := p.send(platform, platforms.ChargeRequest{Attempt: *attempt, Request: started.Request, TransientToken: token})
-	log.Info("charge answered", "platform", attempt.Platform, "outcome", string(result.Outcome))
 	answered, err := p.record(r, attempt, result)
 	if err != nil {
 		// It stays processing; the recovery timer asks the platform.
-		log.Error("outcome of a charge not recorded", "outcome", string(result.Outcome), "error", err)
+		p.log.Error("outcome of a charge not recorded", "payment_request_id", r.ID, "attempt", attempt.Code, "outcome", string(result.Outcome), "error", err)
 		return started.Request, nil
 	}
 	if answered.Request == nil {
@@ -97,9 +95,11 @@ func latest(r *conversations.PaymentRequest) *conversations.Attempt {
 }
 
 // send calls the platform, once, unless the time to send is over. From here on
-// the platform sees to it that a slow connection does not send later.
+// the platform sees to it that a slow connection does not send later, and leaves
+// the audit line of what it did.
 func (p *Page) send(platform platforms.Platform, charge platforms.ChargeRequest) conversations.Result {
 	if !p.options.Store.Now().Before(charge.Attempt.SendBy) {
+		p.log.Warn("charge not sent in time", "payment_request_id", charge.Request.ID, "attempt", charge.Attempt.Code)
 		return conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: reasonNotSent}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.options.ChargeWithin)
