@@ -221,6 +221,9 @@ func (s Settings) BaseURL(name string) (string, error) {
 type Registration struct {
 	Name     string
 	Channels []conversations.Channel
+	// Confirms are the channels on which the provider itself answers opt-out
+	// and opt-in words, so that we must not.
+	Confirms []conversations.Channel
 	Settings []Setting
 
 	// New returns an adapter for one sender, or an error that names every

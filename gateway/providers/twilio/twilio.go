@@ -42,6 +42,7 @@ var settings = []providers.Setting{
 var Registration = providers.Registration{
 	Name:     "twilio",
 	Channels: []conversations.Channel{conversations.SMS},
+	Confirms: []conversations.Channel{conversations.SMS}, // default replies and Advanced Opt-Out alike
 	Settings: settings,
 	New: func(s providers.Settings, c *http.Client, log *slog.Logger) (providers.Provider, error) {
 		return New(s, c, log)
