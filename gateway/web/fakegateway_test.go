@@ -403,6 +403,10 @@ func (g *fakeGateway) stream(w http.ResponseWriter, r *http.Request, _ string) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	flush := w.(http.Flusher).Flush
 	_, _ = fmt.Fprint(w, ": hb\n\n")
+	if after > len(request.events) { // the log went back
+		after = len(request.events)
+		_, _ = fmt.Fprintf(w, "id: %d\nevent: reset\ndata: {}\n\n", after)
+	}
 	flush()
 	stop := make(chan struct{})
 	defer close(stop)

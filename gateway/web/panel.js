@@ -441,7 +441,9 @@ class PaythreadPanel extends HTMLElement {
         await readEvents(response.body, alive, (event) => {
           if (signal.aborted || one.signal.aborted) return;
   if (event.type === 'reset') {
-            gapAt = this.#lastSeq; // what is missing stays missing
+            // The log ends at that number: what is missing stays missing, and what came after it is void.
+            gapAt = this.#lastSeq = this.#shown = Number(event.id) || 0;
+            this.#events = this.#events.filter((e) => e.seq <= gapAt);
             this.#refresh();
             return;
           }
@@ -1009,9 +1011,7 @@ class PaythreadPanel extends HTMLElement {
     ui.left.hidden = !until;
     if (!until) return;
     const left = Date.parse(until) - Date.now() - (Math.abs(this.#clockOffset || 0) > 2000 ? this.#clockOffset : 0);
-    if (!Number.isFinite(left)) {
-      ui.left.hidden = true;
-    } else if (left <= 0) {
+    if (left <= 0) {
       ui.leftName.textContent = t.timeUp;
       ui.leftTime.textContent = '';
     } else {
@@ -1084,8 +1084,6 @@ class PaythreadPanel extends HTMLElement {
       h('div', { class: 'field' }, h('label', { for: 'phone' }, t.phone), ui.phone, ui.phoneHint, ui.phoneError),
       ui.channelSet,
       h('div', { class: 'field' }, h('label', { for: 'note' }, t.note, ' ', h('span', { class: 'optional' }, `(${t.optional})`)), ui.note, h('p', { class: 'hint', id: 'note-hint' }, t.noteHint), ui.noteError));
-    ui.fields.style.display = 'grid';
-    ui.fields.style.gap = '18px';
     ui.form = h('form', { id: 'form', novalidate: true, hidden: true, 'aria-labelledby': 'form-title', on: { submit: (e) => { e.preventDefault(); this.#send(); } } },
       ui.formTitle, ui.fields,
       h('figure', {}, h('figcaption', {}, t.preview), ui.screen, ui.previewFacts),

@@ -500,6 +500,29 @@ func TestPanelReturnsToRequestWhenMoneyComes(t *testing.T) {
 	}
 }
 
+// After a failover that lost the end of the log, what happens next has numbers
+// that the panel has seen before, and counts all the same.
+func TestPanelFollowsLogThatWentBack(t *testing.T) {
+	t.Parallel()
+	g := newFakeGateway(t)
+	b := g.openPanel(t, g.token(g.seal()), 390, 844)
+	b.await(`$('#preview .bubble')`)
+	b.click("#send")
+	b.await(`heard.length === 1`)
+	g.milestone("sent", "The message was sent.", nil)
+	g.happen("extended", "More time was given.", nil, nil)
+	b.await(`heard.length === 3`)
+	g.set(func() {
+		r := g.requests[0]
+		r.events = r.events[:2]
+		r.doc["last_event"] = 2
+	})
+	g.cutStreams()
+	b.await(`$('#log summary').textContent === 'All events (2)'`)
+	g.milestone("delivered", "The message was delivered.", nil)
+	b.await(`heard.length === 4 && heard[3].seq === 3 && heard[3].type === 'delivered' && $('[data-step=delivered]').dataset.state === 'done'`)
+}
+
 // A page that moves or hides the panel loses neither input nor events.
 func TestPanelSurvivesBeingMoved(t *testing.T) {
 	t.Parallel()
