@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"paythread/conversations"
+)
+
+// sessionOrder is the order that a server seals.
+type sessionOrder struct {
+	orderFields
+	Phone        string `json:"phone,omitempty" maxLength:"40" example:"082 123 4567" doc:"The customer's; the agent may correct it."`
+	Country      string `json:"country,omitempty" maxLength:"2" example:"ZA" doc:"ISO 3166 alpha-2, for a national phone number; missing: the merchant's."`
+	CustomerName string `json:"customer_name,omitempty" maxLength:"120"`
+}
+
+// TransformSchema is asked by huma: what orderFields leave open is required here.
+func (sessionOrder) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Required = append(s.Required, "order", "subtotal", "tax", "total")
+	return s
+}
+
+type sessionInput struct {
+	idempotent
+	Body struct {
+		Agent *struct {
+			ID   string `json:"id,omitempty" maxLength:"64" example:"ag7"`
+			Name string `json:"name,omitempty" maxLength:"64" example:"Thandi"`
+		} `json:"agent,omitempty" doc:"Who works in the browser, for the record."`
+		Order       *sessionOrder `json:"order,omitempty" doc:"The order to seal."`
+		SealedOrder string        `json:"sealed_order,omitempty" maxLength:"64" example:"so_00k3v9m2x7c1d5f8g4h6" doc:"Instead of order: the one sealed before, to renew its token."`
+		TTL         *int64        `json:"ttl_seconds,omitempty" minimum:"60" example:"1800" doc:"How long the token is good; missing: the configured default."`
+		Grants      []string      `json:"grants,omitempty" maxItems:"8" doc:"Rights beyond the order: read_all (read, list and follow every payment request of the merchant), act_all (cancel, resend and extend them)."`
+	} `nameHint:"AgentSessionBody"`
+}
+
+type sessionOutput struct {
+	Body struct {
+		Token       string    `json:"token" doc:"For the agent's browser: Authorization: Bearer."`
+		ExpiresAt   time.Time `json:"expires_at"`
+		SealedOrder string    `json:"sealed_order" example:"so_00k3v9m2x7c1d5f8g4h6"`
+	} `nameHint:"AgentSession"`
+}
+
+// createSession answers POST /v1/agent-sessions. It changes nothing that
+// anybody sees, so a repeat may well make another token.
+func (a *api) createSession(ctx context.Context, in *sessionInput) (*sessionOutput, error) {
+	c, b := callOf(ctx), in.Body
+	if err := c.needsKey(); err != nil {
+		return nil, err
+	}
+	claims := sessionClaims{MerchantID: c.merchant.ID}
+	if b.Agent != nil {
+		claims.Agent = &sessionAgent{ID: b.Agent.ID, Name: b.Agent.Name}
+	}
+	for i, g := range b.Grants {
+		if !slices.Contains(grants, grant(g)) {
+			return nil, conversations.Invalid("grants["+itoa(i)+"]", "there is no such grant; use %s or %s", grantReadAll, grantActAll)
+		}
+		claims.Grants = append(claims.Grants, grant(g))
+	}
+	settings := a.config().AgentSessions
+	ttl := settings.TTL
+	if b.TTL != nil {
+		if ttl = seconds(b.TTL); ttl > settings.MaxTTL || ttl < 0 {
+			return nil, conversations.Invalid("ttl_seconds", "the most is %d", int64(settings.MaxTTL.Seconds()))
+		}
+	}
+	sealed, err := a.seal(ctx, c, b.Order, b.SealedOrder)
+	if err != nil {
+		return nil, err
+	}
+	claims.SealedOrder = sealed.ID
+	out := &sessionOutput{}
+	out.Body.SealedOrder = sealed.ID
+	out.Body.Token, out.Body.ExpiresAt, err = a.sessions.Mint(claims, ttl)
+	return out, err
+}
+
+// seal keeps a new order, or finds the one whose session is renewed.
+func (a *api) seal(ctx context.Context, c *call, o *sessionOrder, renew string) (*conversations.SealedOrder, error) {
+	if (o == nil) == (renew == "") {
+		return nil, conversations.Invalid("order", "send either order, or sealed_order to renew")
+	}
+	if renew != "" {
+		return a.store.Sealed(ctx, c.merchant.ID, renew)
+	}
+	order, wrong := o.order("order.")
+	if len(wrong) > 0 {
+		return nil, invalid(wrong)
+	}
+	sealed, err := a.store.Seal(ctx, conversations.SealedOrder{
+		MerchantID: c.merchant.ID, Order: order, Phone: o.Phone, Country: o.Country, CustomerName: o.CustomerName,
+	})
+	if e := fieldError(err); e != nil && e.Field != "" {
+		inOrder := *e
+		inOrder.Field = "order." + e.Field
+		return nil, &inOrder
+	}
+	return sealed, err
+}
+
+// SealedOrderDocument is a sealed order as the panel shows it.
+type SealedOrderDocument struct {
+	ID             string                  `json:"id" example:"so_00k3v9m2x7c1d5f8g4h6"`
+	Order          string                  `json:"order" example:"1042"`
+	LineItems      []LineItem              `json:"line_items"`
+	Subtotal       Amount                  `json:"subtotal"`
+	Tax            Amount                  `json:"tax"`
+	Shipping       Amount                  `json:"shipping"`
+	Discount       Amount                  `json:"discount"`
+	Total          Amount                  `json:"total"`
+	Phone          string                  `json:"phone" example:"+27821234567" doc:"As it was handed over, in E.164 where it could be read."`
+	PhoneNational  string                  `json:"phone_national" example:"082 123 4567"`
+	Country        string                  `json:"country" example:"ZA"`
+	CustomerName   string                  `json:"customer_name,omitempty"`
+	Merchant       MerchantDocument        `json:"merchant"`
+	Environment    string                  `json:"environment" enum:"sandbox,production"`
+	Channels       []ChannelDocument       `json:"channels"`
+	PaymentRequest *PaymentRequestDocument `json:"payment_request" nullable:"true" doc:"The one that holds the order, or null."`
+}
+
+// ChannelDocument says whether a channel can be used for a customer.
+type ChannelDocument struct {
+	Channel   conversations.Channel `json:"channel" enum:"whatsapp,sms"`
+	Available bool                  `json:"available"`
+	Reason    string                `json:"reason,omitempty" enum:"no_sender,opted_out" doc:"Why not."`
+}
+
+type sealedOrderInput struct {
+	ID string `path:"id" example:"so_00k3v9m2x7c1d5f8g4h6"`
+}
+
+type sealedOrderOutput struct {
+	Body *SealedOrderDocument
+}
+
+// getSealedOrder answers GET /v1/sealed-orders/{id}.
+func (a *api) getSealedOrder(ctx context.Context, in *sealedOrderInput) (*sealedOrderOutput, error) {
+	c := callOf(ctx)
+	if c.session != nil && c.session.SealedOrder != in.ID {
+		return nil, conversations.NotFound("sealed order")
+	}
+	o, err := a.store.Sealed(ctx, c.merchant.ID, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	phone, national := phoneForms(o.Phone, o.Country)
+	d := &SealedOrderDocument{
+		ID: o.ID, Order: o.Order.Reference, LineItems: lineItems(o.Order.LineItems), Subtotal: amountOf(o.Order.Subtotal), Tax: amountOf(o.Order.Tax),
+		Shipping: amountOf(o.Order.Shipping), Discount: amountOf(o.Order.Discount), Total: amountOf(o.Order.Total),
+		Phone: phone, PhoneNational: national, Country: o.Country, CustomerName: o.CustomerName,
+		Merchant: MerchantDocument{c.merchant.ID, c.merchant.Name}, Environment: environment(c.merchant.Sandbox),
+	}
+	if d.Channels, err = a.channels(ctx, c, phone); err != nil {
+		return nil, err
+	}
+	r, err := a.store.RequestByOrder(ctx, c.merchant.ID, o.Order.Reference)
+	switch {
+	case conversations.CodeOf(err) == conversations.CodeNotFound: // nobody has asked yet
+	case err != nil:
+		return nil, err
+	default:
+		if d.PaymentRequest, err = a.document(ctx, c, r); err != nil {
+			return nil, err
+		}
+	}
+	return &sealedOrderOutput{d}, nil
+}
+
+// channels says which channels can be used for a phone number.
+func (a *api) channels(ctx context.Context, c *call, phone string) ([]ChannelDocument, error) {
+	consent, err := a.store.ConsentOf(ctx, c.merchant.ID, phone)
+	if err != nil {
+		return nil, err
+	}
+	senders := c.merchant.Domain().Senders
+	var out []ChannelDocument
+	for _, channel := range conversations.Channels {
+		d := ChannelDocument{Channel: channel}
+		switch {
+		case senders[channel] == "":
+			d.Reason = "no_sender"
+		case consent[channel] == conversations.ConsentOptedOut:
+			d.Reason = "opted_out"
+		default:
+			d.Available = true
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+type previewInput struct {
+	idempotent
+	Body struct {
+		Channel string  `json:"channel" enum:"whatsapp,sms"`
+		Phone   *string `json:"phone,omitempty" maxLength:"40" doc:"Checked if it is there."`
+		Locale  *string `json:"locale,omitempty" maxLength:"35" example:"en"`
+	} `nameHint:"MessagePreviewBody"`
+}
+
+type previewOutput struct {
+	Body struct {
+		Channel  conversations.Channel     `json:"channel" enum:"whatsapp,sms"`
+		Text     string                    `json:"text"`
+		Button   string                    `json:"button,omitempty" example:"Pay securely" doc:"WhatsApp: the button that carries the link."`
+		Encoding conversations.SMSEncoding `json:"encoding,omitempty" enum:"gsm7,ucs2" doc:"SMS: how it is written on the wire."`
+		Segments int                       `json:"segments,omitempty" doc:"SMS: how many messages it is charged as."`
+		Units    int                       `json:"units,omitempty" doc:"SMS: septets or 16-bit units."`
+	} `nameHint:"MessagePreview"`
+}
+
+const (
+	// sampleCode has the length of a real link code.
+	sampleCode = "sample00000000"
+	// payButton is the label of the URL button of the payment template.
+	payButton = "Pay securely"
+)
+
+// previewMessage answers POST /v1/message-previews. An API key has no order at
+// hand and gets a sample of one.
+func (a *api) previewMessage(ctx context.Context, in *previewInput) (*previewOutput, error) {
+	c, b := callOf(ctx), in.Body
+	country, total, order := c.merchant.Country, conversations.Money{Minor: 14900, Currency: "ZAR"}, "1042"
+	if len(c.merchant.Currencies) > 0 {
+		total.Currency = c.merchant.Currencies[0]
+	}
+	if c.session != nil {
+		sealed, err := a.store.Sealed(ctx, c.merchant.ID, c.session.SealedOrder)
+		if err != nil {
+			return nil, err
+		}
+		country, total, order = sealed.Country, sealed.Order.Total, sealed.Order.Reference
+	}
+	if b.Phone != nil {
+		if _, _, err := conversations.ParsePhone(*b.Phone, country); err != nil {
+			return nil, err
+		}
+	}
+	locale := c.merchant.Locale
+	if b.Locale != nil && *b.Locale != "" {
+		locale = *b.Locale
+	}
+	out := &previewOutput{}
+	out.Body.Channel = conversations.Channel(b.Channel)
+	out.Body.Text = conversations.Text(conversations.PurposePayment, conversations.Parameters{
+		Merchant: c.merchant.Name, Amount: total.String(), Order: order, LinkCode: sampleCode, Link: c.merchant.PublicURL + "/p/" + sampleCode, Locale: locale,
+	})
+	if out.Body.Channel == conversations.WhatsApp {
+		out.Body.Button = payButton
+		return out, nil
+	}
+	s := conversations.Segments(out.Body.Text)
+	out.Body.Encoding, out.Body.Units, out.Body.Segments = s.Encoding, s.Units, s.Parts
+	return out, nil
+}
