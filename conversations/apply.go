@@ -85,10 +85,12 @@ func Apply(state State, event Event, now time.Time) (_ State, _ Effects, err err
 	}
 	t.contact = state.Contact.clone()
 	defer func() {
-		if m, ok := recover().(*Missing); ok {
-			err = m
-		} else if r := recover(); r != nil {
-			panic(r)
+		switch r := recover().(type) {
+		case nil:
+		case *Missing:
+			err = r
+		default:
+			panic(r) // a mistake in the program must not look like an empty state
 		}
 	}()
 	if err := t.apply(event); err != nil {
