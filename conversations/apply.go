@@ -187,12 +187,16 @@ func (t *tx) request(id string) *PaymentRequest {
 	if !ok {
 		panic(&Missing{RequestID: id})
 	}
-	if r == nil {
+	if !t.owns(r) {
 		return nil
 	}
 	t.requests[id] = r.clone()
 	return t.requests[id]
 }
+
+// owns tells whether a payment request is there and of this contact: another
+// one's is under another version, and nobody's business here.
+func (t *tx) owns(r *PaymentRequest) bool { return r != nil && r.ContactID == t.contact.ID }
 
 // peek returns a payment request that this application only reads.
 func (t *tx) peek(id string) *PaymentRequest {
@@ -202,6 +206,9 @@ func (t *tx) peek(id string) *PaymentRequest {
 	r, ok := t.Requests[id]
 	if !ok {
 		panic(&Missing{RequestID: id})
+	}
+	if !t.owns(r) {
+		return nil
 	}
 	return r
 }
@@ -216,8 +223,8 @@ func (t *tx) message(id string) *Message {
 	if !ok {
 		panic(&Missing{MessageID: id})
 	}
-	if m == nil {
-		return nil
+	if m == nil || m.ContactID != t.contact.ID {
+		return nil // another contact's is under another version
 	}
 	t.messages[id] = m.clone()
 	return t.messages[id]
