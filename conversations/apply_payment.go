@@ -13,7 +13,7 @@ type paymentTx struct {
 	*tx
 	r         *PaymentRequest
 	a         *Attempt       // the attempt concerned, nil if none
-	earlier   bool           // another attempt than a was in flight before
+	late      bool           // a had been settled as having taken nothing
 	repeated  bool           // the answer left the attempt's state as it was
 	was       Lifecycle      // before the edge
 	start     AttemptStarted // of AttemptBegun
@@ -160,14 +160,15 @@ var guards = map[Guard]func(*paymentTx) *Error{
 		}
 		return p.windowRuns()
 	},
-	IfPayable: func(p *paymentTx) *Error {
-		if no := p.isOpened(); no != nil {
+	IfPayable: func(p *paymentTx) *Error { return p.isPayable() },
+	IfChargeable: func(p *paymentTx) *Error {
+		if no := p.isPayable(); no != nil {
 			return no
 		}
-		if p.r.Superseded {
-			return Refused("superseded", "another payment request has taken this order")
+		if p.r.InFlight() != nil {
+			return noEdge(Processing) // a hold that came late is being given back
 		}
-		return p.windowRuns()
+		return nil
 	},
 	IfWindowOver: func(p *paymentTx) *Error {
 		if p.now.Before(p.r.deadline()) {
@@ -181,11 +182,13 @@ var guards = map[Guard]func(*paymentTx) *Error{
 		}
 		return nil
 	},
-	IfEarlierAttempt: func(p *paymentTx) *Error {
-		if !p.earlier {
-			return Refused("in_flight", "this attempt was in flight")
+	IfOtherAttempt: func(p *paymentTx) *Error {
+		for _, a := range p.r.Attempts {
+			if a.N != p.a.N && (!a.State.settled() || a.State == AttemptInReview) {
+				return nil
+			}
 		}
-		return nil
+		return Refused("no_other_attempt", "no other attempt is in flight")
 	},
 	IfLastTry: func(p *paymentTx) *Error {
 		if p.Merchant.MaxAttempts <= 0 || p.r.tries() < p.Merchant.MaxAttempts {
@@ -218,6 +221,16 @@ func (p *paymentTx) isOpened() *Error {
 		return Refused("not_opened", "the customer has not opened the link")
 	}
 	return nil
+}
+
+func (p *paymentTx) isPayable() *Error {
+	if no := p.isOpened(); no != nil {
+		return no
+	}
+	if p.r.Superseded {
+		return Refused("superseded", "another payment request has taken this order")
+	}
+	return p.windowRuns()
 }
 
 func (p *paymentTx) windowRuns() *Error {
@@ -407,7 +420,7 @@ func takeMoney(p *paymentTx) {
 	if r.Lifecycle == Paid {
 		r.CapturedMinor = paid.Minor
 	}
-	late := p.was != Processing && p.was != InReview || p.earlier
+	late := p.late || slices.Contains(ended, p.was)
 	r.Late = r.Late || late
 	r.Receipt = &Receipt{
 		Number: strings.ToUpper(strings.TrimPrefix(r.ID, requestPrefix)), IssuedAt: p.now,
@@ -536,11 +549,6 @@ func (t *tx) onAttempt(requestID string, n int, on Trigger, result Result) error
 		return NotFound("attempt")
 	}
 	p := &paymentTx{tx: t, r: r, a: a, was: r.Lifecycle, result: result}
-	if flying := r.InFlight(); flying != nil && flying.N != n {
-		p.earlier = true
-	} else if flying == nil {
-		p.earlier = r.Lifecycle == Processing
-	}
 	if on == NothingFound && !p.notFoundIsFinal() {
 		on = AnswerLost // it may still show up
 	}
@@ -549,6 +557,7 @@ func (t *tx) onAttempt(requestID string, n int, on Trigger, result Result) error
 		return nil // nothing new
 	}
 	p.repeated = a.State == attemptEdges[i].To
+	p.late = slices.Contains(attemptNothing, a.State)
 	a.State = attemptEdges[i].To
 	a.Result = merged(a.Result, result)
 	if a.State.settled() && a.SettledAt == nil {

@@ -53,10 +53,11 @@ const (
 	IfUnopened       Guard = "unopened, in the window to open"
 	IfOpened         Guard = "opened"
 	IfPayable        Guard = "opened, in the window to pay, not superseded"
+	IfChargeable     Guard = "payable, and no attempt in flight"
 	IfInWindow       Guard = "opened, in the window to pay"
 	IfWindowOver     Guard = "the window is over"
 	IfNotSuperseded  Guard = "not superseded"
-	IfEarlierAttempt Guard = "another attempt is in flight"
+	IfOtherAttempt   Guard = "another attempt is in flight or in review"
 	IfLastTry        Guard = "the most attempts were made"
 	IfPaidElsewhere  Guard = "the order was paid through another request"
 	IfRefundedInFull Guard = "all that was captured is refunded"
@@ -106,7 +107,8 @@ type Edge struct {
 }
 
 var (
-	beforeMoney   = []Lifecycle{Open, Expired, Cancelled, Failed}
+	ended         = []Lifecycle{Expired, Cancelled, Failed}
+	beforeMoney   = append([]Lifecycle{Open}, ended...)
 	afterMoney    = []Lifecycle{Paid, Authorized, Reversed, PartiallyRefunded, Refunded}
 	withReceipt   = []Lifecycle{Paid, Authorized, Reversed, PartiallyRefunded, Refunded}
 	allButRunning = []Lifecycle{Open, Authorized, Paid, InReview, Failed, Expired, Cancelled, Reversed, PartiallyRefunded, Refunded}
@@ -121,7 +123,7 @@ var paymentEdges = slices.Concat([]Edge{
 	{From: []Lifecycle{Open}, On: Opened, If: IfInWindow},
 	{From: []Lifecycle{Processing}, On: Opened},
 	{From: []Lifecycle{Open}, On: CheckoutStarted, If: IfPayable, Do: []Effect{KeepContext}, Log: "checkout_started"},
-	{From: []Lifecycle{Open}, On: AttemptBegun, If: IfPayable, To: Processing, Do: []Effect{StartAttempt, AskLater, ForgetWindow}, Log: "attempt_started"},
+	{From: []Lifecycle{Open}, On: AttemptBegun, If: IfChargeable, To: Processing, Do: []Effect{StartAttempt, AskLater, ForgetWindow}, Log: "attempt_started"},
 
 	// The answer to the attempt in flight, or late money of an earlier one.
 	{From: []Lifecycle{Processing}, On: MoneyTaken, To: Paid, Do: []Effect{TakeMoney, SendReceipt}, Log: "paid"},
@@ -147,6 +149,7 @@ var paymentEdges = slices.Concat([]Edge{
 		{From: []Lifecycle{InReview}, On: ReviewRejected, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 		{From: []Lifecycle{InReview}, On: ReviewAsked, Do: []Effect{AskLater}},
 		{From: []Lifecycle{InReview}, On: AnswerOverdue, Do: []Effect{AskPlatform, AskLater}},
+		{From: []Lifecycle{InReview}, On: HoldReleased, If: IfOtherAttempt, Do: []Effect{ForgetAsking}, Log: "reversed"},
 		{From: []Lifecycle{InReview}, On: HoldReleased, If: IfLastTry, To: Failed, Do: []Effect{NameReason}, Log: "failed"},
 		{From: []Lifecycle{InReview}, On: HoldReleased, To: Open, Do: []Effect{GiveGrace, WatchWindow}, Log: "declined"},
 
@@ -166,8 +169,10 @@ var paymentEdges = slices.Concat([]Edge{
 		// every attempt that is not settled, whatever became of the request.
 		{From: append([]Lifecycle{InReview}, afterMoney...), On: PartlyHeld, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 		{From: append([]Lifecycle{InReview}, afterMoney...), On: RiskRefused, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
-		{From: beforeMoney, On: PartlyHeld, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
-		{From: beforeMoney, On: RiskRefused, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
+		{From: []Lifecycle{Open}, On: PartlyHeld, To: Processing, Do: []Effect{GiveBackHold, ForgetWindow}, Log: "reversal_started"},
+		{From: []Lifecycle{Open}, On: RiskRefused, To: Processing, Do: []Effect{GiveBackHold, ForgetWindow}, Log: "reversal_started"},
+		{From: ended, On: PartlyHeld, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
+		{From: ended, On: RiskRefused, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 		{From: afterMoney, On: MoneyTaken, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
 		{From: afterMoney, On: MoneyHeld, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
 		{From: afterMoney, On: ReviewAsked, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
@@ -201,7 +206,7 @@ var paymentEdges = slices.Concat([]Edge{
 func backToOpen(on Trigger, log string, do ...Effect) []Edge {
 	from := []Lifecycle{Processing}
 	return []Edge{
-		{From: from, On: on, If: IfEarlierAttempt, Do: do[:1]},
+		{From: from, On: on, If: IfOtherAttempt, Do: do[:1]},
 		{From: from, On: on, If: IfPaidElsewhere, To: Cancelled, Do: []Effect{do[0], NameReason, SendCancelled}, Log: "cancelled"},
 		{From: from, On: on, If: IfLastTry, To: Failed, Do: []Effect{do[0], NameReason}, Log: "failed"},
 		{From: from, On: on, To: Open, Do: append(do, WatchWindow), Log: log},
