@@ -49,6 +49,28 @@ type command struct {
 // commands is every command in the order of the list that help prints.
 var commands = []command{
 	{
+		name:     "demo",
+		synopsis: "[--play] [--redis-url URL]",
+		short:    "run everything in one process, to try it out",
+		long: "Runs the gateway with an embedded Redis, simulators of the messaging and payment companies, the customer's phone\n" +
+			"and a sample order system, and prints the address of a start page. With --play it tells the whole story by itself.",
+		prepare: demoCommand,
+	},
+	{
+		name:     "serve",
+		synopsis: "--config FILE",
+		short:    "run the gateway",
+		long:     "Runs the gateway until it gets SIGTERM or SIGINT, and then stops what runs in good order.",
+		prepare:  serveCommand,
+	},
+	{
+		name:     "simulate",
+		synopsis: "[--listen ADDRESS] [--gateway URL]",
+		short:    "run the simulated world alone, for those who integrate",
+		long:     "Runs the simulators of the messaging and payment companies, the customers' phones and the sample order system.",
+		prepare:  simulateCommand,
+	},
+	{
 		name:     "config check",
 		synopsis: "--config FILE",
 		short:    "check a configuration and report all that is wrong",
@@ -267,7 +289,7 @@ func configFlag(flags *flag.FlagSet) func(process) (*Config, error) {
 			return nil, usageError{"--config FILE is missing"}
 		}
 		c, err := loadConfig(*file, p.env)
-		var problems Problems
+		var problems ConfigProblems
 		if errors.As(err, &problems) {
 			p.say(p.stderr, fmt.Sprintf("%s\n%s\n", problems.Error(), countOf(len(problems), "problem")))
 			return nil, errReported

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -189,24 +190,29 @@ func (m *MerchantConfig) Host() string {
 // Domain returns what the domain must know of the merchant.
 func (m *MerchantConfig) Domain() conversations.Merchant {
 	senders := make(map[conversations.Channel]string, len(m.Senders))
+	confirms := make(map[conversations.Channel]bool)
 	for _, s := range m.Senders {
 		senders[s.Channel] = s.ID
+		if r, ok := providerNamed(s.Provider); ok && slices.Contains(r.Confirms, s.Channel) {
+			confirms[s.Channel] = true
+		}
 	}
 	return conversations.Merchant{
-		ID:          m.ID,
-		Name:        m.Name,
-		Contact:     m.Contact,
-		PublicURL:   m.PublicURL,
-		Sandbox:     m.Sandbox,
-		Country:     m.Country,
-		Locale:      m.Locale,
-		Senders:     senders,
-		Currencies:  m.Currencies,
-		TimeToOpen:  m.TimeToOpen,
-		TimeToPay:   m.TimeToPay,
-		MaxAttempts: m.MaxAttempts,
-		Capture:     m.Capture,
-		LatePayment: m.LatePayment,
+		ProviderConfirms: confirms,
+		ID:               m.ID,
+		Name:             m.Name,
+		Contact:          m.Contact,
+		PublicURL:        m.PublicURL,
+		Sandbox:          m.Sandbox,
+		Country:          m.Country,
+		Locale:           m.Locale,
+		Senders:          senders,
+		Currencies:       m.Currencies,
+		TimeToOpen:       m.TimeToOpen,
+		TimeToPay:        m.TimeToPay,
+		MaxAttempts:      m.MaxAttempts,
+		Capture:          m.Capture,
+		LatePayment:      m.LatePayment,
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Problem is one thing that is wrong with the configuration.
-type Problem struct {
+// ConfigProblem is one thing that is wrong with the configuration.
+type ConfigProblem struct {
 	File     string // where the value stands; empty for one from the environment
 	Line     int    // 1 is the first line; 0 where there is none to name
 	Variable string // the environment variable it came from, if it did
@@ -27,7 +27,7 @@ type Problem struct {
 }
 
 // String returns the problem on one line, its place first.
-func (p Problem) String() string {
+func (p ConfigProblem) String() string {
 	var b strings.Builder
 	switch {
 	case p.Variable != "":
@@ -44,11 +44,11 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is everything that is wrong with the configuration, as an error.
-type Problems []Problem
+// ConfigProblems is everything that is wrong with the configuration, as an error.
+type ConfigProblems []ConfigProblem
 
 // Error returns a line for each problem.
-func (ps Problems) Error() string {
+func (ps ConfigProblems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
 		lines[i] = p.String()
@@ -64,7 +64,7 @@ const (
 )
 
 // loadConfig reads the file and the environment (as os.Environ returns it). An
-// error is a Problems with all that is wrong, except where the file cannot be
+// error is a ConfigProblems with all that is wrong, except where the file cannot be
 // read at all.
 func loadConfig(file string, environ []string) (*Config, error) {
 	f, err := os.Open(file)
@@ -110,8 +110,8 @@ func parseConfig(file string, data []byte, environ []string) (*Config, error) {
 		c.check(r)
 	}
 	if len(r.problems) > 0 {
-		slices.SortStableFunc(r.problems, func(a, b Problem) int { return a.Line - b.Line })
-		return nil, Problems(r.problems)
+		slices.SortStableFunc(r.problems, func(a, b ConfigProblem) int { return a.Line - b.Line })
+		return nil, ConfigProblems(r.problems)
 	}
 	return c, nil
 }
@@ -134,7 +134,7 @@ type reader struct {
 	names    map[string]string // variable to the key it sets, for all keys that could be set
 	places   map[string]place  // key to where its value stands
 	bad      map[string]bool   // keys that have a problem of their own already
-	problems []Problem
+	problems []ConfigProblem
 	unfilled []string // keys whose secret is still the example's placeholder
 }
 
@@ -178,7 +178,7 @@ func (r *reader) syntax(err error) {
 }
 
 func (r *reader) add(at place, path, message string) {
-	p := Problem{Path: path, Message: message, Variable: at.variable}
+	p := ConfigProblem{Path: path, Message: message, Variable: at.variable}
 	if at.variable == "" {
 		p.File, p.Line = r.file, at.line
 	}

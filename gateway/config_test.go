@@ -480,9 +480,9 @@ func TestConfigSchema(t *testing.T) {
 func TestProblemsAreErrors(t *testing.T) {
 	t.Parallel()
 	_, err := parseConfig("f.yaml", []byte("listen: nowhere\n"), nil)
-	var problems Problems
+	var problems ConfigProblems
 	if !errors.As(err, &problems) || len(problems) < 2 {
-		t.Fatalf("error = %v, want several Problems", err)
+		t.Fatalf("error = %v, want several ConfigProblems", err)
 	}
 	for _, p := range problems {
 		if p.Path == "listen" && (p.Line != 1 || p.File != "f.yaml") {
@@ -517,9 +517,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		c, err := parseConfig("config.yaml", data, nil)
 		if err != nil {
-			var problems Problems
+			var problems ConfigProblems
 			if !errors.As(err, &problems) || len(problems) == 0 {
-				t.Fatalf("error = %v, want Problems", err)
+				t.Fatalf("error = %v, want ConfigProblems", err)
 			}
 			for _, p := range problems {
 				if p.Message == "" || p.Line < 0 || p.Line > bytes.Count(data, []byte("\n"))+2 || strings.Contains(p.String(), "\n") {

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"paythread/conversations"
+)
+
+// webhookMetrics count what providers deliver.
+type webhookMetrics struct {
+	received *prometheus.CounterVec
+	reports  *prometheus.CounterVec
+}
+
+func newWebhookMetrics(r prometheus.Registerer) *webhookMetrics {
+	m := &webhookMetrics{
+		received: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paythread_webhooks_total", Help: "Webhooks of messaging providers, by how they were answered.",
+		}, []string{"provider", "outcome"}),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paythread_webhook_reports_total", Help: "Messages, statuses and other reports inside webhooks, by what became of them.",
+		}, []string{"provider", "kind", "outcome"}),
+	}
+	for _, p := range providerRegistrations {
+		for _, outcome := range []string{"accepted", "bad_signature", "bad_handshake", "unreadable", "unavailable"} {
+			m.received.WithLabelValues(p.Name, outcome)
+		}
+	}
+	r.MustRegister(m.received, m.reports)
+	return m
+}
+
+// dispatchMetrics count what the dispatcher does.
+type dispatchMetrics struct {
+	sent       *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	inquiries  *prometheus.CounterVec
+	operations *prometheus.CounterVec
+	dead       prometheus.Counter
+}
+
+func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
+	m := &dispatchMetrics{
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paythread_messages_sent_total", Help: "Calls that send a message, by the provider's answer and the reason of a failure.",
+		}, []string{"provider", "purpose", "outcome", "reason"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "paythread_message_send_seconds", Help: "Time of a call that sends a message.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 11),
+		}, []string{"provider"}),
+		inquiries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paythread_attempt_inquiries_total", Help: "Questions to a platform about an attempt, by its answer.",
+		}, []string{"platform", "outcome"}),
+		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paythread_operations_total", Help: "Calls that carry out an operation on money, by the outcome.",
+		}, []string{"kind", "state"}),
+		dead: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "paythread_dead_letters_total", Help: "Outbox entries that were parked because they could not be worked.",
+		}),
+	}
+	for _, p := range providerRegistrations {
+		m.seconds.WithLabelValues(p.Name)
+	}
+	r.MustRegister(m.sent, m.seconds, m.inquiries, m.operations, m.dead)
+	return m
+}
+
+// buildInfo is a constant that names the version that runs.
+func buildInfo() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "paythread_build_info", Help: "Always 1; its labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": versionLine(), "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
+}
+
+// storeCollector asks the store for its depths when it is scraped.
+type storeCollector struct {
+	store  *conversations.Store
+	depth  *prometheus.Desc
+	oldest *prometheus.Desc
+	late   *prometheus.Desc
+	up     *prometheus.Desc
+}
+
+// scrapeWithin bounds the questions to Redis of one scrape.
+const scrapeWithin = 3 * time.Second
+
+func newStoreCollector(s *conversations.Store) *storeCollector {
+	return &storeCollector{
+		store:  s,
+		depth:  prometheus.NewDesc("paythread_outbox_depth", "Outbox entries that wait or are being worked.", nil, nil),
+		oldest: prometheus.NewDesc("paythread_outbox_oldest_seconds", "Age of the oldest outbox entry.", nil, nil),
+		late:   prometheus.NewDesc("paythread_timers_late_seconds", "By how much the oldest due timer is late.", nil, nil),
+		up:     prometheus.NewDesc("paythread_redis_up", "Whether Redis answered this scrape's questions.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *storeCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.depth, c.oldest, c.late, c.up} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *storeCollector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeWithin)
+	defer cancel()
+	up := 1.0
+	depth, oldest, err := c.store.OutboxDepth(ctx)
+	if err == nil {
+		out <- prometheus.MustNewConstMetric(c.depth, prometheus.GaugeValue, float64(depth))
+		out <- prometheus.MustNewConstMetric(c.oldest, prometheus.GaugeValue, oldest.Seconds())
+	}
+	late, lateErr := c.store.TimersLate(ctx)
+	if lateErr == nil {
+		out <- prometheus.MustNewConstMetric(c.late, prometheus.GaugeValue, late.Seconds())
+	}
+	if err != nil || lateErr != nil {
+		up = 0
+	}
+	out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up)
+}

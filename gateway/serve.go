@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+)
+
+// serveCommand runs the gateway until it is asked to stop.
+func serveCommand(flags *flag.FlagSet) action {
+	load := configFlag(flags)
+	return func(ctx context.Context, p process) error {
+		config, err := load(p)
+		if err != nil {
+			return err
+		}
+		app, err := newApp(ctx, config, config.Log.Logger(p.stderr))
+		if err != nil {
+			return err
+		}
+		return runApp(ctx, app)
+	}
+}
+
+// runApp starts a gateway, waits until it is asked to stop or cannot go on, and
+// stops it.
+func runApp(ctx context.Context, app *App) error {
+	if err := app.Start(); err != nil {
+		return errors.Join(err, app.Stop(context.Background()))
+	}
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-app.Failed():
+	}
+	return errors.Join(failed, app.Stop(context.Background())) // ctx has ended; Stop bounds itself
+}
+
+// simulateCommand runs the outside world alone.
+func simulateCommand(flags *flag.FlagSet) action {
+	listen := flags.String("listen", "localhost:8090", "`ADDRESS` of the simulator")
+	gateway := flags.String("gateway", "http://127.0.0.1:8080", "public `URL` of the gateway that webhooks go to")
+	return func(ctx context.Context, p process) error {
+		socket, url, err := bindWorld(*listen)
+		if err != nil {
+			return err
+		}
+		outside, err := startWorld(socket, url, worldOptions{
+			Listen: *listen, GatewayURL: *gateway, Pace: demoPace, Log: LogConfig{Format: "text"}.Logger(p.stderr),
+		})
+		if err != nil {
+			return err
+		}
+		p.say(p.stdout, fmt.Sprintf("The outside world is at %s/\nIts control API is described there; identities for your settings:\n%s", url, identities()))
+		select {
+		case <-ctx.Done():
+		case err = <-outside.done:
+			outside.done <- err
+		}
+		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return outside.Stop(stop)
+	}
+}
+
+// identities lists what a gateway's configuration needs to talk to the world.
+func identities() string {
+	return fmt.Sprintf(`  Meta         phone_number_id %s, waba_id %s, access_token %s, app_secret %s, verify_token %s
+  Twilio       account_sid %s, auth_token %s, from %s
+  CyberSource  merchant_id %s, key_id %s, shared_secret %s
+`, demoMeta.PhoneNumberID, demoMeta.WABAID, demoMeta.AccessToken, demoMeta.AppSecret, demoMeta.VerifyToken,
+		demoTwilio.SID, demoTwilio.AuthToken, demoTwilioPhone,
+		demoCyberSource.ID, demoCyberSource.KeyID, demoCyberSource.SharedSecret)
+}

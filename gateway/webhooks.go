@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"paythread/conversations"
+	"paythread/gateway/providers"
+)
+
+// webhookWithin bounds the work of one webhook. Providers give up after
+// seconds and deliver it again; what was taken by then is not taken twice.
+const webhookWithin = 10 * time.Second
+
+// receiver is what the webhooks need of the store.
+type receiver interface {
+	Receive(ctx context.Context, merchantID string, in conversations.Inbound) error
+	Now() time.Time
+}
+
+// webhooks takes what the messaging companies report: it verifies, parses and
+// commits, and only then answers.
+type webhooks struct {
+	store   receiver
+	senders map[string]*liveSender
+	metrics *webhookMetrics
+	log     *slog.Logger
+}
+
+// liveSender is a configured sender with its adapter.
+type liveSender struct {
+	*SenderConfig
+	provider providers.Provider
+}
+
+// Take answers GET and POST /webhooks/{sender_id}[/{secret}].
+func (w *webhooks) Take(c *fiber.Ctx) error {
+	sender, ok := w.senders[c.Params("sender_id")]
+	if !ok {
+		w.metrics.received.WithLabelValues("none", "unknown_sender").Inc()
+		return conversations.NotFound("sender with this id")
+	}
+	hook := webhookOf(c, sender, w.store.Now())
+	if c.Method() == fiber.MethodGet {
+		return w.shakeHands(c, sender, hook)
+	}
+	if err := sender.provider.Verify(hook); err != nil {
+		w.metrics.received.WithLabelValues(sender.Provider, "bad_signature").Inc()
+		return &conversations.Error{Code: conversations.CodeUnauthorized, Field: signatureHeader(sender.Provider), Message: "the webhook's signature is missing or wrong"}
+	}
+	reports, err := sender.provider.Parse(hook)
+	if err != nil {
+		w.metrics.received.WithLabelValues(sender.Provider, "unreadable").Inc()
+		w.log.WarnContext(c.UserContext(), "a signed webhook cannot be read", "provider", sender.Provider, "sender", sender.ID, "error", err)
+		return conversations.Invalid("body", "this is not a webhook of %s that can be read", sender.Provider)
+	}
+	if err := w.commit(sender, reports); err != nil {
+		w.metrics.received.WithLabelValues(sender.Provider, "unavailable").Inc()
+		return err
+	}
+	w.metrics.received.WithLabelValues(sender.Provider, "accepted").Inc()
+	if a, ok := sender.provider.(providers.Answerer); ok {
+		contentType, body := a.Answer()
+		c.Set(fiber.HeaderContentType, contentType)
+		return c.SendString(body)
+	}
+	return c.SendStatus(fiber.StatusOK)
+}
+
+func (w *webhooks) shakeHands(c *fiber.Ctx, sender *liveSender, hook providers.Webhook) error {
+	h, ok := sender.provider.(providers.Handshaker)
+	if !ok {
+		return fiber.ErrMethodNotAllowed
+	}
+	body, ok := h.Handshake(hook)
+	if !ok {
+		w.metrics.received.WithLabelValues(sender.Provider, "bad_handshake").Inc()
+		return &conversations.Error{Code: conversations.CodeUnauthorized, Field: "hub.verify_token", Message: "the verify token is missing or wrong"}
+	}
+	c.Set(fiber.HeaderContentType, "text/plain; charset=utf-8")
+	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+	return c.SendString(body)
+}
+
+// commit gives every report to the store. One that fails never holds back the
+// others; if any failed because Redis did not answer, the provider is asked to
+// deliver all of it again, and what was taken is not taken twice.
+func (w *webhooks) commit(sender *liveSender, reports []conversations.Inbound) error {
+	ctx, cancel := context.WithTimeout(context.Background(), webhookWithin)
+	defer cancel()
+	var unavailable error
+	for _, in := range reports {
+		to, known := w.senders[in.SenderID]
+		if !known {
+			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unknown_sender").Inc()
+			continue
+		}
+		err := w.store.Receive(ctx, to.Merchant.ID, in)
+		switch conversations.CodeOf(err) {
+		case "":
+			if err != nil {
+				w.failed(ctx, sender, in, err)
+				continue
+			}
+			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "taken").Inc()
+		case conversations.CodeUnavailable:
+			unavailable = err
+			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unavailable").Inc()
+		default:
+			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unmatched").Inc()
+		}
+	}
+	return unavailable
+}
+
+func (w *webhooks) failed(ctx context.Context, sender *liveSender, in conversations.Inbound, err error) {
+	w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "failed").Inc()
+	w.log.ErrorContext(ctx, "a provider's report could not be taken", "provider", sender.Provider, "sender", in.SenderID, "kind", in.Kind, "error", err)
+}
+
+// webhookOf copies what an adapter may look at. The address is the configured
+// one, never rebuilt from the Host header: Twilio signs it.
+func webhookOf(c *fiber.Ctx, sender *liveSender, now time.Time) providers.Webhook {
+	address := sender.WebhookURL()
+	if secret := c.Params("secret"); secret != "" {
+		address += "/" + url.PathEscape(secret)
+	}
+	raw := string(c.Request().URI().QueryString())
+	if raw != "" {
+		address += "?" + raw
+	}
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		query = url.Values{} // what cannot be read is not there; the signature covers the raw text
+	}
+	header := http.Header{}
+	c.Request().Header.VisitAll(func(k, v []byte) { header.Add(string(k), string(v)) })
+	return providers.Webhook{
+		Method: c.Method(), URL: address, Header: header, Body: append([]byte(nil), c.Request().Body()...), Query: query, ReceivedAt: now,
+	}
+}
+
+// signatureHeader names where a provider's signature is expected.
+func signatureHeader(provider string) string {
+	switch provider {
+	case "meta":
+		return "X-Hub-Signature-256"
+	case "twilio":
+		return "X-Twilio-Signature"
+	}
+	return "signature"
+}
