@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -97,7 +96,6 @@ func (a *api) humaConfig() huma.Config {
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "An API key of the merchant's servers, or an agent session token of one agent's browser."},
 	}
-	c.Formats = map[string]huma.Format{"application/json": {Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: json.Unmarshal}}
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by registerDocs
 	c.CreateHooks = nil                                   // no "$schema" in answers
 	c.RejectUnknownQueryParameters = true

@@ -2,10 +2,17 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
@@ -89,14 +96,186 @@ func (a *api) registerDocs(router fiber.Router) {
 	router.Get("/docs/problems", serve(fiber.MIMETextHTMLCharsetUTF8, problems))
 }
 
-var docsTemplate = template.Must(template.New("docs").Parse(`<!doctype html><title>{{.}}</title>`))
+//go:embed api_docs.html
+var docsHTML string
 
-const docsPolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+//go:embed api_docs.css
+var docsCSS string
 
+// The pages hold no script and ask for nothing: whoever opens them tells nobody.
+var (
+	docsTemplates = template.Must(template.New("docs").Parse(docsHTML))
+	docsPolicy    = "default-src 'none'; style-src 'sha256-" + hashOf(docsCSS) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// docsPage is what the templates show.
+type docsPage struct {
+	Title      string
+	Style      template.CSS
+	Paragraphs []string
+	Try        string
+	Groups     []docsGroup
+	Schemas    []docsSchema
+	Problems   []problemKind
+}
+
+type docsGroup struct {
+	Name       string
+	Operations []docsOperation
+}
+
+type docsOperation struct {
+	ID, Method, Path, Summary string
+	Paragraphs                []string
+	Params, Body              []docsField
+	Answers                   []docsAnswer
+}
+
+type docsAnswer struct {
+	Status, Text string
+	Links        []docsSchema
+}
+
+type docsSchema struct {
+	ID, Name string
+	Fields   []docsField
+}
+
+type docsField struct {
+	Name, In, List, Type, Link, Text, Limits, Example string
+	Enum                                              []any
+	Required                                          bool
+}
+
+const docsTry = `curl https://pay.example/v1/payment-requests \
+  -H 'Authorization: Bearer YOUR-API-KEY' -H 'Content-Type: application/json' \
+  -H "Idempotency-Key: $(uuidgen)" \
+  -d '{"order":"1042","phone":"082 123 4567","channel":"whatsapp",
+       "subtotal":{"value":"129.57","currency":"ZAR"},"tax":{"value":"19.43","currency":"ZAR"},"total":{"value":"149.00","currency":"ZAR"}}'`
+
+// renderDocs makes the two pages from the description and the table of problems.
 func renderDocs(o *huma.OpenAPI) (reference, problems []byte) {
-	var b bytes.Buffer
-	if err := docsTemplate.Execute(&b, o.Info.Title); err != nil {
-		panic("gateway: " + err.Error())
+	page := docsPage{Title: "Paythread API", Style: template.CSS(docsCSS), Paragraphs: paragraphs(o.Info.Description), Try: docsTry, Groups: docsGroups(o)}
+	for name, schema := range o.Components.Schemas.Map() {
+		page.Schemas = append(page.Schemas, docsSchema{ID: schemaID(name), Name: name, Fields: docsFields(schema)})
 	}
-	return b.Bytes(), b.Bytes()
+	slices.SortFunc(page.Schemas, func(a, b docsSchema) int { return strings.Compare(a.Name, b.Name) })
+	render := func(name string, page docsPage) []byte {
+		var b bytes.Buffer
+		if err := docsTemplates.ExecuteTemplate(&b, name, page); err != nil {
+			panic("gateway: " + err.Error()) // a mistake in the program
+		}
+		return b.Bytes()
+	}
+	return render("reference", page), render("problems", docsPage{Title: "Problems", Style: page.Style, Problems: problemKinds})
+}
+
+func paragraphs(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n\n")
+}
+
+func schemaID(name string) string { return "object-" + name }
+
+// docsGroups orders the operations by tag, path and method.
+func docsGroups(o *huma.OpenAPI) []docsGroup {
+	var groups []docsGroup
+	for _, tag := range [][]string{requestTag, eventTag, sessionTag} {
+		g := docsGroup{Name: tag[0]}
+		for _, path := range slices.Sorted(maps.Keys(o.Paths)) {
+			item := o.Paths[path]
+			for _, op := range []*huma.Operation{item.Post, item.Get} {
+				if op != nil && slices.Equal(op.Tags, tag) {
+					g.Operations = append(g.Operations, docsOperationOf(o, op))
+				}
+			}
+		}
+		groups = append(groups, g)
+	}
+	return groups
+}
+
+func docsOperationOf(o *huma.OpenAPI, op *huma.Operation) docsOperation {
+	d := docsOperation{ID: op.OperationID, Method: op.Method, Path: op.Path, Summary: op.Summary, Paragraphs: paragraphs(op.Description)}
+	for _, p := range op.Parameters {
+		f := docsFieldOf(p.Name, p.Schema, p.Required)
+		f.In = p.In
+		if p.Description != "" {
+			f.Text = p.Description
+		}
+		d.Params = append(d.Params, f)
+	}
+	if op.RequestBody != nil {
+		d.Body = docsFields(resolved(o, op.RequestBody.Content[fiber.MIMEApplicationJSON].Schema))
+	}
+	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
+		r := op.Responses[status]
+		a := docsAnswer{Status: status, Text: r.Description}
+		for _, media := range slices.Sorted(maps.Keys(r.Content)) {
+			if name := refName(r.Content[media].Schema); name != "" {
+				a.Links = append(a.Links, docsSchema{ID: schemaID(name), Name: name})
+			}
+		}
+		d.Answers = append(d.Answers, a)
+	}
+	return d
+}
+
+func resolved(o *huma.OpenAPI, s *huma.Schema) *huma.Schema {
+	if s.Ref != "" {
+		return o.Components.Schemas.SchemaFromRef(s.Ref)
+	}
+	return s
+}
+
+func refName(s *huma.Schema) string {
+	if s == nil || s.Ref == "" {
+		return ""
+	}
+	return s.Ref[strings.LastIndexByte(s.Ref, '/')+1:]
+}
+
+func docsFields(s *huma.Schema) []docsField {
+	var fields []docsField
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+		fields = append(fields, docsFieldOf(name, s.Properties[name], slices.Contains(s.Required, name)))
+	}
+	return fields
+}
+
+func docsFieldOf(name string, s *huma.Schema, required bool) docsField {
+	f := docsField{Name: name, Required: required, Text: s.Description, Enum: s.Enum, Type: s.Type}
+	of := s
+	if s.Type == huma.TypeArray && s.Items != nil {
+		f.List, of = "list of ", s.Items
+		f.Type = of.Type
+	}
+	if ref := refName(of); ref != "" {
+		f.Type, f.Link = ref, schemaID(ref)
+	} else if of.Format != "" {
+		f.Type += ", " + of.Format
+	}
+	var limits []string
+	limit := func(words string, n any) { limits = append(limits, fmt.Sprintf(words, n)) }
+	if s.MaxLength != nil {
+		limit("At most %d characters.", *s.MaxLength)
+	}
+	if s.Minimum != nil {
+		limit("At least %.0f.", *s.Minimum)
+	}
+	if s.Maximum != nil {
+		limit("At most %.0f.", *s.Maximum)
+	}
+	f.Limits = strings.Join(limits, " ")
+	if len(s.Examples) > 0 {
+		f.Example = fmt.Sprint(s.Examples[0])
+	}
+	return f
 }

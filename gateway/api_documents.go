@@ -244,9 +244,9 @@ func messageDocument(m *conversations.Message) MessageDocument {
 	}
 }
 
-// orderFields are an order as callers send it. Whether a field was sent
+// OrderFields are an order as callers send it. Whether a field was sent
 // matters, so all are pointers.
-type orderFields struct {
+type OrderFields struct {
 	Order     *string    `json:"order,omitempty" example:"1042" doc:"The merchant's order number, at most 50 characters. Required with an API key."`
 	LineItems []LineItem `json:"line_items,omitempty" doc:"Where there are any, their totals add up to subtotal."`
 	Subtotal  *Amount    `json:"subtotal,omitempty" doc:"Required with an API key."`
@@ -258,7 +258,7 @@ type orderFields struct {
 
 // order reads the amounts; at is the path of the fields. It reports each that
 // is missing or cannot be read. Whether the sums add up is the domain's to say.
-func (f orderFields) order(at string) (o conversations.Order, wrong []FieldProblem) {
+func (f OrderFields) order(at string) (o conversations.Order, wrong []FieldProblem) {
 	complain := func(field, message string) {
 		wrong = append(wrong, FieldProblem{Field: at + field, Message: message, Location: "body." + at + field})
 	}
@@ -308,7 +308,7 @@ func (f orderFields) order(at string) (o conversations.Order, wrong []FieldProbl
 }
 
 // sent names the fields that were sent.
-func (f orderFields) sent() []string {
+func (f OrderFields) sent() []string {
 	var names []string
 	for _, field := range []struct {
 		name string

@@ -20,15 +20,15 @@ func fieldError(err error) *conversations.Error {
 	return nil
 }
 
-// idempotent is embedded by the input of every POST. The header is read and
+// Idempotent is embedded by the input of every POST. The header is read and
 // checked in enter; here it is described.
-type idempotent struct {
+type Idempotent struct {
 	IdempotencyKey string `header:"Idempotency-Key" minLength:"1" maxLength:"255" example:"6f1c0c1e-2d3a-4f0e-9a63-3f3a7b0f8a51" doc:"Makes a repeat of this call harmless: it has its effect once and gets the first answer. Another request with the same key gets 422."`
 }
 
 // createBody is the body of POST /v1/payment-requests.
 type createBody struct {
-	orderFields
+	OrderFields
 	Phone        *string `json:"phone,omitempty" maxLength:"40" example:"082 123 4567" doc:"In the national form of country, or with + and the country code. With an agent session token, missing: that of the sealed order."`
 	Country      *string `json:"country,omitempty" maxLength:"2" example:"ZA" doc:"ISO 3166 alpha-2, for a national phone number; missing: the merchant's."`
 	Channel      string  `json:"channel" enum:"whatsapp,sms" doc:"Where the customer is written to."`
@@ -41,7 +41,7 @@ type createBody struct {
 }
 
 type createInput struct {
-	idempotent
+	Idempotent
 	Body createBody
 }
 
@@ -135,13 +135,13 @@ func valueOf[T any](p *T) (v T) {
 
 func seconds(n *int64) time.Duration { return time.Duration(valueOf(n)) * time.Second }
 
-// idInput is the input of whatever concerns one payment request.
-type idInput struct {
+// IDInput is the input of whatever concerns one payment request.
+type IDInput struct {
 	ID string `path:"id" example:"pr_0k3v9m2x7c1d5f8g4h6j"`
 }
 
 // getRequest answers GET /v1/payment-requests/{id}.
-func (a *api) getRequest(ctx context.Context, in *idInput) (*requestOutput, error) {
+func (a *api) getRequest(ctx context.Context, in *IDInput) (*requestOutput, error) {
 	c := callOf(ctx)
 	r, err := a.requestFor(ctx, c, in.ID, grantReadAll)
 	if err != nil {
@@ -222,8 +222,8 @@ func (a *api) listRequests(ctx context.Context, in *listInput) (*listOutput, err
 }
 
 type cancelInput struct {
-	idempotent
-	idInput
+	Idempotent
+	IDInput
 	Body *struct {
 		Reason string `json:"reason,omitempty" maxLength:"200" doc:"For the record; the customer does not see it."`
 	} `nameHint:"CancelBody"`
@@ -235,8 +235,8 @@ func (a *api) cancelRequest(ctx context.Context, in *cancelInput) (*requestOutpu
 }
 
 type resendInput struct {
-	idempotent
-	idInput
+	Idempotent
+	IDInput
 	Body *struct {
 		Message string `json:"message,omitempty" enum:"payment,receipt" doc:"Missing: what fits the lifecycle."`
 	} `nameHint:"ResendBody"`
@@ -252,8 +252,8 @@ func (a *api) resendMessage(ctx context.Context, in *resendInput) (*requestOutpu
 }
 
 type extendInput struct {
-	idempotent
-	idInput
+	Idempotent
+	IDInput
 	Body *struct{} `nameHint:"ExtendBody"`
 }
 

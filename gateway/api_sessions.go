@@ -12,20 +12,20 @@ import (
 
 // sessionOrder is the order that a server seals.
 type sessionOrder struct {
-	orderFields
+	OrderFields
 	Phone        string `json:"phone,omitempty" maxLength:"40" example:"082 123 4567" doc:"The customer's; the agent may correct it."`
 	Country      string `json:"country,omitempty" maxLength:"2" example:"ZA" doc:"ISO 3166 alpha-2, for a national phone number; missing: the merchant's."`
 	CustomerName string `json:"customer_name,omitempty" maxLength:"120"`
 }
 
-// TransformSchema is asked by huma: what orderFields leave open is required here.
+// TransformSchema is asked by huma: what OrderFields leave open is required here.
 func (sessionOrder) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Required = append(s.Required, "order", "subtotal", "tax", "total")
 	return s
 }
 
 type sessionInput struct {
-	idempotent
+	Idempotent
 	Body struct {
 		Agent *struct {
 			ID   string `json:"id,omitempty" maxLength:"64" example:"ag7"`
@@ -121,7 +121,7 @@ type SealedOrderDocument struct {
 	Merchant       MerchantDocument        `json:"merchant"`
 	Environment    string                  `json:"environment" enum:"sandbox,production"`
 	Channels       []ChannelDocument       `json:"channels"`
-	PaymentRequest *PaymentRequestDocument `json:"payment_request" nullable:"true" doc:"The one that holds the order, or null."`
+	PaymentRequest *PaymentRequestDocument `json:"payment_request" doc:"The one that holds the order, or null."`
 }
 
 // ChannelDocument says whether a channel can be used for a customer.
@@ -196,7 +196,7 @@ func (a *api) channels(ctx context.Context, c *call, phone string) ([]ChannelDoc
 }
 
 type previewInput struct {
-	idempotent
+	Idempotent
 	Body struct {
 		Channel string  `json:"channel" enum:"whatsapp,sms"`
 		Phone   *string `json:"phone,omitempty" maxLength:"40" doc:"Checked if it is there."`
