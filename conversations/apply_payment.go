@@ -202,6 +202,9 @@ var guards = map[Guard]func(*paymentTx) *Error{
 		}
 		return nil
 	},
+	IfEndedExpired:   func(p *paymentTx) *Error { return p.endedAs(Expired) },
+	IfEndedCancelled: func(p *paymentTx) *Error { return p.endedAs(Cancelled) },
+	IfEndedFailed:    func(p *paymentTx) *Error { return p.endedAs(Failed) },
 	IfRefundedInFull: func(p *paymentTx) *Error {
 		if p.r.RefundedMinor+p.op.Amount.Minor < p.r.CapturedMinor {
 			return Refused("not_refunded_in_full", "more can be refunded")
@@ -219,6 +222,13 @@ var guards = map[Guard]func(*paymentTx) *Error{
 func (p *paymentTx) isOpened() *Error {
 	if !p.r.opened() {
 		return Refused("not_opened", "the customer has not opened the link")
+	}
+	return nil
+}
+
+func (p *paymentTx) endedAs(l Lifecycle) *Error {
+	if p.r.LateFrom != l {
+		return Refused("not_ended", "the payment request had not ended so")
 	}
 	return nil
 }
@@ -309,6 +319,15 @@ var paymentEffects = map[Effect]func(*paymentTx){
 		}
 	},
 	ForgetReason:   func(p *paymentTx) { p.r.Reason = "" },
+	KeepLateFrom: func(p *paymentTx) {
+		switch {
+		case slices.Contains(ended, p.was):
+			p.r.LateFrom = p.was
+		case p.late:
+			p.r.LateFrom = Open
+		}
+	},
+	ForgetLateFrom: func(p *paymentTx) { p.r.LateFrom = "" },
 	MarkSuperseded: func(p *paymentTx) { p.r.Superseded = true },
 	MarkElsewhere:  func(p *paymentTx) { p.r.PaidElsewhere = p.elsewhere },
 	Count: func(p *paymentTx) {
@@ -420,8 +439,12 @@ func takeMoney(p *paymentTx) {
 	if r.Lifecycle == Paid {
 		r.CapturedMinor = paid.Minor
 	}
-	late := p.late || slices.Contains(ended, p.was)
-	r.Late = r.Late || late
+	was := p.was
+	if was == InReview && r.LateFrom != "" {
+		was = r.LateFrom
+	}
+	late := p.late || r.LateFrom != "" || slices.Contains(ended, was)
+	r.Late, r.LateFrom = r.Late || late, ""
 	r.Receipt = &Receipt{
 		Number: strings.ToUpper(strings.TrimPrefix(r.ID, requestPrefix)), IssuedAt: p.now,
 		MerchantName: p.Merchant.Name, MerchantContact: p.Merchant.Contact,
@@ -432,9 +455,9 @@ func takeMoney(p *paymentTx) {
 	}
 	policy := p.Merchant.LatePayment
 	back := r.PaidElsewhere != "" ||
-		p.was == Expired && policy.ReverseAfterExpiry ||
-		p.was == Failed && policy.ReverseAfterFailure ||
-		p.was == Cancelled && policy.ReverseAfterCancellation
+		was == Expired && policy.ReverseAfterExpiry ||
+		was == Failed && policy.ReverseAfterFailure ||
+		was == Cancelled && policy.ReverseAfterCancellation
 	switch {
 	case r.PaidElsewhere != "":
 		p.giveBack(a, "order_already_paid")

@@ -101,7 +101,10 @@ type PaymentRequest struct {
 	Reason     string    `json:"reason,omitempty"`
 	Superseded bool      `json:"superseded,omitempty"` // another request holds the order now
 	Late       bool      `json:"late,omitempty"`       // money came after expiry, cancellation or failure
-	PaidBy     int       `json:"paid_by,omitempty"`    // number of the attempt whose money counts
+	// LateFrom is where it stood when money came late and went into review: it
+	// returns there if the reviewers reject it.
+	LateFrom Lifecycle `json:"late_from,omitempty"`
+	PaidBy   int       `json:"paid_by,omitempty"` // number of the attempt whose money counts
 	// PaidElsewhere is the id of the superseded request of the same order that
 	// was paid: the outcome in flight is awaited, and a success given back.
 	PaidElsewhere string                  `json:"paid_elsewhere,omitempty"`

@@ -25,8 +25,7 @@ const (
 	AuthenticationAsked    Trigger = "AuthenticationAsked"
 	AuthenticationLeft     Trigger = "AuthenticationLeft" // 3-D Secure abandoned
 	HoldReleased           Trigger = "HoldReleased"       // what was held is given back
-	ReviewAccepted         Trigger = "ReviewAccepted"
-	ReviewRejected         Trigger = "ReviewRejected"
+	ReviewRejected         Trigger = "ReviewRejected" // an accepted one is MoneyTaken or MoneyHeld
 	WindowEnded            Trigger = "WindowEnded"
 	CancelAsked            Trigger = "CancelAsked"
 	ExtendedByAgent        Trigger = "ExtendedByAgent"
@@ -60,6 +59,9 @@ const (
 	IfOtherAttempt   Guard = "another attempt is in flight or in review"
 	IfLastTry        Guard = "the most attempts were made"
 	IfPaidElsewhere  Guard = "the order was paid through another request"
+	IfEndedExpired   Guard = "it had expired before this money came late"
+	IfEndedCancelled Guard = "it had been cancelled before this money came late"
+	IfEndedFailed    Guard = "it had failed before this money came late"
 	IfRefundedInFull Guard = "all that was captured is refunded"
 	IfCounts         Guard = "it is the money that counts"
 )
@@ -90,6 +92,8 @@ const (
 	GiveBackMoney   Effect = "GiveBackMoney"   // reverse the money that counts
 	NameReason      Effect = "NameReason"      // why it expired, was cancelled, failed
 	ForgetReason    Effect = "ForgetReason"
+	KeepLateFrom    Effect = "KeepLateFrom" // where it stood, if this money in review came late
+	ForgetLateFrom  Effect = "ForgetLateFrom"
 	MarkSuperseded  Effect = "MarkSuperseded"
 	MarkElsewhere   Effect = "MarkElsewhere" // a success in flight will be given back
 	Count           Effect = "Count"         // the operation in the totals
@@ -128,7 +132,7 @@ var paymentEdges = slices.Concat([]Edge{
 	// The answer to the attempt in flight, or late money of an earlier one.
 	{From: []Lifecycle{Processing}, On: MoneyTaken, To: Paid, Do: []Effect{TakeMoney, SendReceipt}, Log: "paid"},
 	{From: []Lifecycle{Processing}, On: MoneyHeld, To: Authorized, Do: []Effect{TakeMoney, SendReceipt}, Log: "authorized"},
-	{From: []Lifecycle{Processing}, On: ReviewAsked, To: InReview, Do: []Effect{AskLater}, Log: "in_review"},
+	{From: []Lifecycle{Processing}, On: ReviewAsked, To: InReview, Do: []Effect{KeepLateFrom, AskLater}, Log: "in_review"},
 	{From: []Lifecycle{Processing}, On: PartlyHeld, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 	{From: []Lifecycle{Processing}, On: RiskRefused, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 	{From: []Lifecycle{Processing}, On: AnswerLost, Do: []Effect{AskLater}, Log: "attempt_unsettled"},
@@ -143,15 +147,10 @@ var paymentEdges = slices.Concat([]Edge{
 	backToOpen(AuthenticationLeft, "declined", ForgetAsking),
 	backToOpen(HoldReleased, "declined", ForgetAsking, GiveGrace),
 	[]Edge{
-		{From: []Lifecycle{InReview}, On: ReviewAccepted, To: Paid, Do: []Effect{TakeMoney, SendReceipt}, Log: "paid"},
 		{From: []Lifecycle{InReview}, On: MoneyTaken, To: Paid, Do: []Effect{TakeMoney, SendReceipt}, Log: "paid"},
 		{From: []Lifecycle{InReview}, On: MoneyHeld, To: Authorized, Do: []Effect{TakeMoney, SendReceipt}, Log: "authorized"},
-		{From: []Lifecycle{InReview}, On: ReviewRejected, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 		{From: []Lifecycle{InReview}, On: ReviewAsked, Do: []Effect{AskLater}},
 		{From: []Lifecycle{InReview}, On: AnswerOverdue, Do: []Effect{AskPlatform, AskLater}},
-		{From: []Lifecycle{InReview}, On: HoldReleased, If: IfOtherAttempt, Do: []Effect{ForgetAsking}, Log: "reversed"},
-		{From: []Lifecycle{InReview}, On: HoldReleased, If: IfLastTry, To: Failed, Do: []Effect{NameReason}, Log: "failed"},
-		{From: []Lifecycle{InReview}, On: HoldReleased, To: Open, Do: []Effect{GiveGrace, WatchWindow}, Log: "declined"},
 
 		{From: []Lifecycle{Open}, On: WindowEnded, If: IfWindowOver, To: Expired, Do: []Effect{NameReason}, Log: "expired"},
 		{From: []Lifecycle{Open}, On: CancelAsked, To: Cancelled, Do: []Effect{NameReason, ForgetWindow, SendCancelled}, Log: "cancelled"},
@@ -163,7 +162,7 @@ var paymentEdges = slices.Concat([]Edge{
 		// Money that arrives late, for an attempt that was settled as not found.
 		{From: beforeMoney, On: MoneyTaken, To: Paid, Do: []Effect{TakeMoney, ForgetWindow, SendReceipt}, Log: "late_payment"},
 		{From: beforeMoney, On: MoneyHeld, To: Authorized, Do: []Effect{TakeMoney, ForgetWindow, SendReceipt}, Log: "late_payment"},
-		{From: beforeMoney, On: ReviewAsked, To: InReview, Do: []Effect{AskLater, ForgetWindow}, Log: "in_review"},
+		{From: beforeMoney, On: ReviewAsked, To: InReview, Do: []Effect{KeepLateFrom, AskLater, ForgetWindow}, Log: "in_review"},
 
 		// A second success is given back; the platform keeps being asked about
 		// every attempt that is not settled, whatever became of the request.
@@ -176,6 +175,7 @@ var paymentEdges = slices.Concat([]Edge{
 		{From: afterMoney, On: MoneyTaken, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
 		{From: afterMoney, On: MoneyHeld, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
 		{From: afterMoney, On: ReviewAsked, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
+		{From: allButRunning, On: ReviewRejected, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 		{From: allButRunning, On: AnswerOverdue, Do: []Effect{AskPlatform, AskLater}},
 		{From: allButRunning, On: AnswerLost, Do: []Effect{AskLater}},
 		{From: allButRunning, On: Declined, Do: []Effect{ForgetAsking}},
@@ -202,14 +202,19 @@ var paymentEdges = slices.Concat([]Edge{
 		{From: []Lifecycle{Reversed, Refunded}, On: HolderPaid},
 	})
 
-// backToOpen returns the three ways on from an attempt that took nothing.
-func backToOpen(on Trigger, log string, do ...Effect) []Edge {
-	from := []Lifecycle{Processing}
+// backToOpen returns the ways on from an attempt that took nothing: it waits
+// for another attempt, ends, returns to the end that it had before late money
+// was in review, or is open again.
+func backToOpen(on Trigger, log string, settle Effect, open ...Effect) []Edge {
+	from := []Lifecycle{Processing, InReview}
 	return []Edge{
-		{From: from, On: on, If: IfOtherAttempt, Do: do[:1]},
-		{From: from, On: on, If: IfPaidElsewhere, To: Cancelled, Do: []Effect{do[0], NameReason, SendCancelled}, Log: "cancelled"},
-		{From: from, On: on, If: IfLastTry, To: Failed, Do: []Effect{do[0], NameReason}, Log: "failed"},
-		{From: from, On: on, To: Open, Do: append(do, WatchWindow), Log: log},
+		{From: from, On: on, If: IfOtherAttempt, Do: []Effect{settle}},
+		{From: from, On: on, If: IfPaidElsewhere, To: Cancelled, Do: []Effect{settle, NameReason, SendCancelled}, Log: "cancelled"},
+		{From: from, On: on, If: IfEndedExpired, To: Expired, Do: []Effect{settle, ForgetLateFrom}, Log: "expired"},
+		{From: from, On: on, If: IfEndedCancelled, To: Cancelled, Do: []Effect{settle, ForgetLateFrom}, Log: "cancelled"},
+		{From: from, On: on, If: IfEndedFailed, To: Failed, Do: []Effect{settle, ForgetLateFrom}, Log: "failed"},
+		{From: from, On: on, If: IfLastTry, To: Failed, Do: []Effect{settle, ForgetLateFrom, NameReason}, Log: "failed"},
+		{From: from, On: on, To: Open, Do: slices.Concat([]Effect{settle, ForgetLateFrom}, open, []Effect{WatchWindow}), Log: log},
 	}
 }
 
@@ -249,8 +254,11 @@ var attemptEdges = []AttemptEdge{
 	{From: attemptRunning, On: AuthenticationAsked, To: AttemptAuthenticating},
 	{From: []AttemptState{AttemptAuthenticating}, On: AuthenticationLeft, To: AttemptNotTaken},
 	{From: []AttemptState{AttemptReversing}, On: HoldReleased, To: AttemptReversed},
-	{From: []AttemptState{AttemptInReview}, On: ReviewAccepted, To: AttemptCaptured},
 	{From: []AttemptState{AttemptInReview}, On: ReviewRejected, To: AttemptReversing},
+	{From: []AttemptState{AttemptInReview}, On: PartlyHeld, To: AttemptReversing},
+	{From: []AttemptState{AttemptInReview}, On: RiskRefused, To: AttemptReversing},
+	{From: []AttemptState{AttemptInReview}, On: Declined, To: AttemptDeclined},
+	{From: []AttemptState{AttemptInReview}, On: NothingTaken, To: AttemptNotTaken},
 }
 
 // The triggers of a message.
