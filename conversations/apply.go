@@ -142,7 +142,7 @@ func (t *tx) apply(event Event) error {
 	case SupersededBy:
 		return t.onRequest(e.RequestID, TakenOverByOrder, nil)
 	case OrderPaidElsewhere:
-		return t.onRequest(e.RequestID, PaidElsewhere, func(p *paymentTx) { p.reason, p.elsewhere = ReasonAlreadyPaid, e.By })
+		return t.onRequest(e.RequestID, PaidElsewhere, func(p *paymentTx) { p.elsewhere = e.By })
 	case OrderAlreadyPaid:
 		t.ack(e.EntryID)
 		return t.onRequest(e.RequestID, HolderPaid, nil)

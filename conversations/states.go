@@ -95,7 +95,7 @@ const (
 	KeepLateFrom    Effect = "KeepLateFrom" // where it stood, if this money in review came late
 	ForgetLateFrom  Effect = "ForgetLateFrom"
 	MarkSuperseded  Effect = "MarkSuperseded"
-	MarkElsewhere   Effect = "MarkElsewhere" // a success in flight will be given back
+	MarkElsewhere   Effect = "MarkElsewhere" // a success that still comes will be given back
 	Count           Effect = "Count"         // the operation in the totals
 )
 
@@ -139,7 +139,7 @@ var paymentEdges = slices.Concat([]Edge{
 	{From: []Lifecycle{Processing}, On: AnswerOverdue, Do: []Effect{AskPlatform, AskLater}, Log: "attempt_unsettled"},
 	{From: []Lifecycle{Processing}, On: AuthenticationAsked, Do: []Effect{WaitForCustomer}, Log: "authenticating"},
 	{From: []Lifecycle{Processing}, On: WindowEnded},
-	{From: []Lifecycle{Processing}, On: PaidElsewhere, Do: []Effect{MarkElsewhere}},
+	{From: []Lifecycle{Processing, InReview}, On: PaidElsewhere, Do: []Effect{MarkElsewhere}},
 },
 	backToOpen(Declined, "declined", ForgetAsking, GiveGrace),
 	backToOpen(NothingTaken, "attempt_not_taken", ForgetAsking, GiveGrace),
@@ -196,8 +196,8 @@ var paymentEdges = slices.Concat([]Edge{
 		{From: withReceipt, On: ReceiptSeen, Log: "receipt_viewed"},
 
 		{From: []Lifecycle{Expired, Cancelled, Failed, Reversed, Refunded}, On: TakenOverByOrder, Do: []Effect{MarkSuperseded}, Log: "superseded"},
-		{From: []Lifecycle{Open, Expired}, On: PaidElsewhere, To: Cancelled, Do: []Effect{NameReason, ForgetWindow, SendCancelled}, Log: "cancelled"},
-		{From: []Lifecycle{Cancelled, Failed, Reversed, Refunded}, On: PaidElsewhere},
+		{From: []Lifecycle{Open, Expired}, On: PaidElsewhere, To: Cancelled, Do: []Effect{MarkElsewhere, NameReason, ForgetWindow, SendCancelled}, Log: "cancelled"},
+		{From: []Lifecycle{Cancelled, Failed, Reversed, Refunded}, On: PaidElsewhere, Do: []Effect{MarkElsewhere}},
 		{From: []Lifecycle{Paid, Authorized}, On: HolderPaid, Do: []Effect{GiveBackMoney}, Log: "reversal_started"},
 		{From: []Lifecycle{Reversed, Refunded}, On: HolderPaid},
 	})
