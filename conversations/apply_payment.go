@@ -148,10 +148,13 @@ func (r *PaymentRequest) tries() int {
 var guards = map[Guard]func(*paymentTx) *Error{
 	Always: func(*paymentTx) *Error { return nil },
 	IfUnopened: func(p *paymentTx) *Error {
+		if no := p.windowRuns(); no != nil {
+			return no // first: it is what the person must be told
+		}
 		if p.r.opened() {
 			return Refused("opened", "the link was opened before")
 		}
-		return p.windowRuns()
+		return nil
 	},
 	IfOpened: func(p *paymentTx) *Error { return p.isOpened() },
 	IfInWindow: func(p *paymentTx) *Error {
@@ -304,6 +307,7 @@ var paymentEffects = map[Effect]func(*paymentTx){
 	GiveBackHold:   func(p *paymentTx) { p.giveBack(p.a, p.giveBackReason()) },
 	GiveBackSecond: func(p *paymentTx) { p.giveBack(p.a, "second_success") },
 	GiveBackMoney:  func(p *paymentTx) { p.giveBack(p.r.Attempt(p.r.PaidBy), "order_already_paid") },
+	NoteDecline:    func(p *paymentTx) { p.mark(p.r, MilestoneDeclined) },
 	NameReason: func(p *paymentTx) {
 		switch {
 		case p.r.Lifecycle == Expired && p.r.opened():
@@ -318,7 +322,7 @@ var paymentEffects = map[Effect]func(*paymentTx){
 			p.r.Reason = p.reason
 		}
 	},
-	ForgetReason:   func(p *paymentTx) { p.r.Reason = "" },
+	ForgetReason: func(p *paymentTx) { p.r.Reason = "" },
 	KeepLateFrom: func(p *paymentTx) {
 		switch {
 		case slices.Contains(ended, p.was):

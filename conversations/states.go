@@ -25,7 +25,7 @@ const (
 	AuthenticationAsked    Trigger = "AuthenticationAsked"
 	AuthenticationLeft     Trigger = "AuthenticationLeft" // 3-D Secure abandoned
 	HoldReleased           Trigger = "HoldReleased"       // what was held is given back
-	ReviewRejected         Trigger = "ReviewRejected" // an accepted one is MoneyTaken or MoneyHeld
+	ReviewRejected         Trigger = "ReviewRejected"     // an accepted one is MoneyTaken or MoneyHeld
 	WindowEnded            Trigger = "WindowEnded"
 	CancelAsked            Trigger = "CancelAsked"
 	ExtendedByAgent        Trigger = "ExtendedByAgent"
@@ -90,6 +90,7 @@ const (
 	GiveBackHold    Effect = "GiveBackHold"    // reverse what this attempt holds
 	GiveBackSecond  Effect = "GiveBackSecond"  // reverse a second success
 	GiveBackMoney   Effect = "GiveBackMoney"   // reverse the money that counts
+	NoteDecline     Effect = "NoteDecline"     // the milestone of the last decline
 	NameReason      Effect = "NameReason"      // why it expired, was cancelled, failed
 	ForgetReason    Effect = "ForgetReason"
 	KeepLateFrom    Effect = "KeepLateFrom" // where it stood, if this money in review came late
@@ -209,11 +210,11 @@ func backToOpen(on Trigger, log string, settle Effect, open ...Effect) []Edge {
 	from := []Lifecycle{Processing, InReview}
 	return []Edge{
 		{From: from, On: on, If: IfOtherAttempt, Do: []Effect{settle}},
-		{From: from, On: on, If: IfPaidElsewhere, To: Cancelled, Do: []Effect{settle, NameReason, SendCancelled}, Log: "cancelled"},
+		{From: from, On: on, If: IfPaidElsewhere, To: Cancelled, Do: []Effect{settle, ForgetLateFrom, NameReason, SendCancelled}, Log: "cancelled"},
 		{From: from, On: on, If: IfEndedExpired, To: Expired, Do: []Effect{settle, ForgetLateFrom}, Log: "expired"},
 		{From: from, On: on, If: IfEndedCancelled, To: Cancelled, Do: []Effect{settle, ForgetLateFrom}, Log: "cancelled"},
 		{From: from, On: on, If: IfEndedFailed, To: Failed, Do: []Effect{settle, ForgetLateFrom}, Log: "failed"},
-		{From: from, On: on, If: IfLastTry, To: Failed, Do: []Effect{settle, ForgetLateFrom, NameReason}, Log: "failed"},
+		{From: from, On: on, If: IfLastTry, To: Failed, Do: []Effect{settle, ForgetLateFrom, NoteDecline, NameReason}, Log: "failed"},
 		{From: from, On: on, To: Open, Do: slices.Concat([]Effect{settle, ForgetLateFrom}, open, []Effect{WatchWindow}), Log: log},
 	}
 }
