@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -51,13 +52,15 @@ func (w *webhooks) Take(c *fiber.Ctx) error {
 	}
 	if err := sender.provider.Verify(hook); err != nil {
 		w.metrics.received.WithLabelValues(sender.Provider, "bad_signature").Inc()
-		return &conversations.Error{Code: conversations.CodeUnauthorized, Field: signatureHeader(sender.Provider), Message: "the webhook's signature is missing or wrong"}
+		return forged("bad_signature", "header."+signatureHeader(sender.Provider), "the webhook's signature is missing or wrong")
 	}
 	reports, err := sender.provider.Parse(hook)
 	if err != nil {
 		w.metrics.received.WithLabelValues(sender.Provider, "unreadable").Inc()
 		w.log.WarnContext(c.UserContext(), "a signed webhook cannot be read", "provider", sender.Provider, "sender", sender.ID, "error", err)
-		return conversations.Invalid("body", "this is not a webhook of %s that can be read", sender.Provider)
+		p := badRequest(fiber.StatusBadRequest, "unreadable", "body: this is not a webhook of "+sender.Provider+" that can be read")
+		p.Errors = []FieldProblem{{Field: "body", Message: "it cannot be read", Location: "body"}}
+		return p
 	}
 	if err := w.commit(sender, reports); err != nil {
 		w.metrics.received.WithLabelValues(sender.Provider, "unavailable").Inc()
@@ -80,11 +83,20 @@ func (w *webhooks) shakeHands(c *fiber.Ctx, sender *liveSender, hook providers.W
 	body, ok := h.Handshake(hook)
 	if !ok {
 		w.metrics.received.WithLabelValues(sender.Provider, "bad_handshake").Inc()
-		return &conversations.Error{Code: conversations.CodeUnauthorized, Field: "hub.verify_token", Message: "the verify token is missing or wrong"}
+		return forged("bad_handshake", "query.hub.verify_token", "the verify token is missing or wrong")
 	}
 	c.Set(fiber.HeaderContentType, "text/plain; charset=utf-8")
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 	return c.SendString(body)
+}
+
+// forged refuses a webhook that nobody we trust has signed, with one fixed
+// sentence: whoever forges learns nothing from it.
+func forged(reason, location, sentence string) *Problem {
+	p := newProblem(codeForbidden, reason, sentence)
+	_, field, _ := strings.Cut(location, ".")
+	p.Errors = []FieldProblem{{Field: field, Message: sentence, Location: location}}
+	return p
 }
 
 // commit gives every report to the store. One that fails never holds back the
