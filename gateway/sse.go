@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -21,6 +21,8 @@ import (
 // follows all merchants' events; every stream has a bounded queue, and a few
 // writers empty the queues into the sockets. A stream so costs a socket, the
 // goroutine that notices when its client leaves, and little else.
+//
+// Locks are taken in the order streams.mu, stream.mu, dueStreams.mu.
 type streams struct {
 	store     *conversations.Store
 	heartbeat time.Duration
@@ -30,9 +32,9 @@ type streams struct {
 	metrics   *streamMetrics
 
 	ready   chan struct{} // closed once the feed is followed
-	writing chan *stream  // streams with something to write
 	closing chan struct{}
 	once    sync.Once
+	due     dueStreams // those with something to write
 
 	mu         sync.Mutex
 	closed     bool
@@ -52,18 +54,19 @@ type streamOptions struct {
 
 const (
 	streamWriters = 8
-	// writeWithin is how long a socket may refuse what is written before its
-	// client is cut; the kernel's buffer takes what a live one has not read.
-	writeWithin = 50 * time.Millisecond
 	// readyWait bounds how long a new stream waits for the feed at start.
-	readyWait    = 3 * time.Second
-	replayAtOnce = 200
+	readyWait = 3 * time.Second
+	// askWithin bounds each question to Redis on a stream's behalf.
+	askWithin = 10 * time.Second
+	// beats is into how many groups the streams are divided, so that heartbeats
+	// are spread over time.
+	beats = 16
 )
 
 func newStreams(store *conversations.Store, heartbeat time.Duration, queue int, text func(conversations.LoggedEvent) string, r prometheus.Registerer, log *slog.Logger) *streams {
 	return &streams{
 		store: store, heartbeat: heartbeat, queue: queue, text: text, log: log, metrics: newStreamMetrics(r),
-		ready: make(chan struct{}), closing: make(chan struct{}), writing: make(chan *stream, 1024),
+		ready: make(chan struct{}), closing: make(chan struct{}), due: dueStreams{wake: make(chan struct{}, streamWriters)},
 		all: map[*stream]struct{}{}, byRequest: map[string]map[*stream]struct{}{}, byMerchant: map[string]map[*stream]struct{}{},
 	}
 }
@@ -71,15 +74,11 @@ func newStreams(store *conversations.Store, heartbeat time.Duration, queue int, 
 // Run follows the feed, beats hearts and writes, until ctx ends.
 func (s *streams) Run(ctx context.Context) error {
 	var running sync.WaitGroup
-	start := func(run func()) {
-		running.Add(1)
-		go func() { defer running.Done(); run() }()
-	}
 	for range streamWriters {
-		start(func() { s.write(ctx) })
+		running.Go(func() { s.write(ctx) })
 	}
-	start(func() { s.beat(ctx) })
-	reader := conversations.FeedReader{Store: s.store, Handle: s.hand, Restarted: s.restart, Log: s.log}
+	running.Go(func() { s.beat(ctx) })
+	reader := conversations.FeedReader{Store: s.store, Handle: s.hand, Restarted: func() { s.restart(ctx) }, Log: s.log}
 	err := reader.Run(ctx, func(from conversations.Cursor) {
 		s.mu.Lock()
 		s.place = slices.Clone(from)
@@ -90,7 +89,7 @@ func (s *streams) Run(ctx context.Context) error {
 	return err
 }
 
-// Close ends every stream; their clients come back by themselves.
+// Close ends every stream at once; their clients come back by themselves.
 func (s *streams) Close() {
 	s.once.Do(func() {
 		s.mu.Lock()
@@ -107,34 +106,6 @@ func (s *streams) Close() {
 	})
 }
 
-// stream is one client's connection.
-type stream struct {
-	hub        *streams
-	conn       net.Conn
-	requestID  string // of a payment request's stream
-	merchantID string // of a merchant's
-	until      time.Time
-	group      int // of heartbeats
-
-	mu     sync.Mutex
-	queue  []frame
-	queued bool                 // stands in hub.writing
-	live   bool                 // what was missed has been written
-	after  int64                // number of the last event written, of a request's stream
-	ahead  conversations.Cursor // places beyond the hub's that were replayed
-	isCut  bool
-}
-
-// frame is something to write. seq and entry say which event it is; both are
-// zero for a heartbeat or a reset.
-type frame struct {
-	bytes []byte
-	seq   int64
-	entry conversations.FeedEntry
-	data  []byte               // the event's JSON, for a merchant's frame that needs an id of its own
-	place conversations.Cursor // the hub's after the entry
-}
-
 // serveRequestEvents streams one payment request's events. The id of each is
 // its number in the request's log.
 func (s *streams) serveRequestEvents(c *fiber.Ctx, r *conversations.PaymentRequest, o streamOptions) error {
@@ -147,59 +118,105 @@ func (s *streams) serveRequestEvents(c *fiber.Ctx, r *conversations.PaymentReque
 		after = n
 	}
 	st := &stream{hub: s, requestID: r.ID, after: after}
-	id := r.ID // r is gone when the socket is taken over
-	return s.serve(c, st, o, func(ctx context.Context) error { return st.replayRequest(ctx, id) })
+	last := r.LastEvent // r is gone when the socket is taken over
+	return s.serve(c, st, o, func() error { return st.replayRequest(last) })
 }
 
 // serveMerchantEvents streams all events of a merchant. The id of each is the
-// feed's cursor after it.
+// feed's cursor after it. A stream without one begins at the feed's end and is
+// told the cursor there at once, so that it resumes even if it is cut before
+// its first event.
 func (s *streams) serveMerchantEvents(c *fiber.Ctx, merchantID string, o streamOptions) error {
 	st := &stream{hub: s, merchantID: merchantID}
 	last := o.LastEventID
-	return s.serve(c, st, o, func(ctx context.Context) error { return st.replayMerchant(ctx, last) })
+	return s.serve(c, st, o, func() error { return st.replayMerchant(last) })
 }
 
-func (s *streams) serve(c *fiber.Ctx, st *stream, o streamOptions, replay func(context.Context) error) error {
-	select {
-	case <-s.ready:
-	case <-s.closing:
-		return errStopping
-	case <-time.After(readyWait):
-		return errStopping
+// streamHeaders stand in every answer that is a stream.
+var streamHeaders = [][2]string{
+	{fiber.HeaderContentType, "text/event-stream"},
+	{fiber.HeaderCacheControl, "no-store"},
+	{"X-Accel-Buffering", "no"}, // nginx would collect events
+	{fiber.HeaderXContentTypeOptions, "nosniff"},
+	{fiber.HeaderConnection, "close"}, // the answer ends with the connection
+}
+
+// serve takes the socket over and streams into it. c is dead from then on.
+func (s *streams) serve(c *fiber.Ctx, st *stream, o streamOptions, replay func() error) error {
+	if err := s.awaitReady(); err != nil {
+		return err
 	}
-	if !o.Until.IsZero() {
-		st.until = o.Until.Add(rand.N(5 * time.Second)) // not all of a shift at once
+	if c.Method() == fiber.MethodHead {
+		for _, h := range streamHeaders {
+			c.Set(h[0], h[1])
+		}
+		return nil
 	}
-	head := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n")
-	for _, h := range o.Header {
+	st.endAt(o.Until)
+	head := append([]byte(nil), "HTTP/1.1 200 OK\r\nDate: "+time.Now().UTC().Format(http.TimeFormat)+"\r\n"...)
+	for _, h := range slices.Concat(streamHeaders, o.Header) {
 		head = append(head, h[0]+": "+h[1]+"\r\n"...)
 	}
 	head = append(head, "\r\n: hello\n\n"...)
+	kept := c.App().Server().KeepHijackedConns
 	c.Context().HijackSetNoResponse(true)
 	c.Context().Hijack(func(conn net.Conn) {
-		st.conn = conn
+		st.conn = socketOf(conn)
 		if !s.add(st) {
+			_ = st.conn.Close() // streams have ended meanwhile
 			return
 		}
-		defer s.remove(st)
-		if err := st.send(head); err != nil {
+		if !st.begin(head, replay) {
+			s.remove(st)
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		err := replay(ctx)
-		cancel()
-		if err != nil {
-			s.log.Warn("a stream could not be brought up to date", "error", err)
+		if kept {
+			// The handler may return: that frees the request, its read buffer
+			// and the stack that the replay needed.
+			go s.follow(st)
 			return
 		}
-		st.waitForLeave()
+		s.follow(st)
 	})
 	return nil
+}
+
+// socketOf returns the socket behind a hijacked connection. fasthttp's wrapper
+// will not do: its Close does nothing, and it is used for another connection
+// once the handler has returned, which a writer would then write into.
+func socketOf(c net.Conn) net.Conn {
+	if wrapper, ok := c.(interface{ UnsafeConn() net.Conn }); ok {
+		return wrapper.UnsafeConn()
+	}
+	return c
+}
+
+// follow holds a stream until its client leaves or it is cut.
+func (s *streams) follow(st *stream) {
+	st.waitForLeave()
+	s.remove(st)
 }
 
 // errStopping is answered to a stream that comes while the process starts or
 // stops.
 var errStopping = &conversations.Error{Code: conversations.CodeUnavailable, Message: "streams are not ready, try again"}
+
+func (s *streams) awaitReady() error {
+	wait := time.NewTimer(readyWait)
+	defer wait.Stop()
+	select {
+	case <-s.ready:
+	case <-s.closing:
+	case <-wait.C:
+		return errStopping
+	}
+	select {
+	case <-s.closing:
+		return errStopping
+	default:
+		return nil
+	}
+}
 
 func (s *streams) add(st *stream) bool {
 	s.mu.Lock()
@@ -224,8 +241,11 @@ func (s *streams) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.all, st)
-	leave(s.byRequest, st.requestID, st)
-	leave(s.byMerchant, st.merchantID, st)
+	if st.requestID != "" {
+		leave(s.byRequest, st.requestID, st)
+	} else {
+		leave(s.byMerchant, st.merchantID, st)
+	}
 	s.metrics.connections.Dec()
 }
 
@@ -243,6 +263,24 @@ func leave(in map[string]map[*stream]struct{}, key string, st *stream) {
 	}
 }
 
+// frame is something to write. It is made once, shared by all streams that it
+// goes to, and never changed.
+type frame struct {
+	bytes []byte
+	seq   int64 // the event's number, for a request's streams
+	// For a merchant's streams: the hub's place after the entry, which is also
+	// the id in bytes, where the entry stands, and its JSON, for a stream that
+	// has replayed beyond that place. A heartbeat has a place and no data.
+	place     conversations.Cursor
+	partition int
+	entry     conversations.StreamID
+	data      []byte
+}
+
+const heartbeatComment = ": hb\n"
+
+var heartbeatFrame = &frame{bytes: []byte(heartbeatComment + "\n")}
+
 // hand gives entries of the feed to the streams that want them. An event is
 // written as JSON once, not once a stream.
 func (s *streams) hand(entries []conversations.FeedEntry) {
@@ -253,18 +291,21 @@ func (s *streams) hand(entries []conversations.FeedEntry) {
 		s.place[e.Partition] = e.ID
 		s.metrics.lag.Observe(max(0, now.Sub(time.UnixMilli(e.ID.Ms)).Seconds()))
 		ofRequest, ofMerchant := s.byRequest[e.Event.RequestID], s.byMerchant[e.MerchantID]
-		if len(ofRequest) == 0 && len(ofMerchant) == 0 {
-			continue
+		if e.Event.Seq == 0 || len(ofRequest)+len(ofMerchant) == 0 {
+			continue // an entry without an event could not be read, and was logged
 		}
 		data := s.json(e.Event)
 		if len(ofRequest) > 0 {
-			f := frame{bytes: eventFrame(strconv.FormatInt(e.Event.Seq, 10), data), seq: e.Event.Seq}
+			f := &frame{bytes: appendEvent(nil, strconv.FormatInt(e.Event.Seq, 10), data), seq: e.Event.Seq}
 			for st := range ofRequest {
 				st.push(f)
 			}
 		}
 		if len(ofMerchant) > 0 {
-			f := frame{bytes: eventFrame(s.place.String(), data), entry: e, data: data, place: slices.Clone(s.place)}
+			f := &frame{
+				bytes: appendEvent(nil, s.place.String(), data),
+				place: slices.Clone(s.place), partition: e.Partition, entry: e.ID, data: data,
+			}
 			for st := range ofMerchant {
 				st.push(f)
 			}
@@ -284,8 +325,9 @@ func (s *streams) json(e conversations.LoggedEvent) []byte {
 	return b
 }
 
-func eventFrame(id string, data []byte) []byte {
-	b := make([]byte, 0, len(id)+len(data)+40)
+// appendEvent appends an event as it stands in the stream.
+func appendEvent(b []byte, id string, data []byte) []byte {
+	b = slices.Grow(b, len(id)+len(data)+40)
 	b = append(b, "id: "...)
 	b = append(b, id...)
 	b = append(b, "\nevent: payment_request\ndata: "...)
@@ -298,266 +340,144 @@ func resetFrame(id string) []byte {
 	return []byte("id: " + id + "\nevent: reset\ndata: {}\n\n")
 }
 
-// restart follows a feed that went back, after a failover that lost entries.
-// A merchant's streams are told; a request's are cut, and resume from its log.
-func (s *streams) restart() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	end, err := s.store.FeedEnd(ctx)
-	if err != nil {
+// restart tells every stream that the feed went back, after a failover that
+// lost entries: what they have shown may be undone. It returns once they are
+// told, so that no later entry of the same partitions comes before.
+func (s *streams) restart(ctx context.Context) {
+	end, err := s.feedEnd()
+	for err != nil {
 		s.log.Warn("the feed went back, and its end is not known", "error", err)
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for st := range s.all {
-		if st.requestID != "" {
-			st.cut()
-		} else {
-			st.push(frame{bytes: resetFrame(end.String())})
-		}
-	}
-}
-
-// push queues a frame. A full queue cuts the stream: its client is slower than
-// its events, and resumes where it stopped.
-func (st *stream) push(f frame) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.isCut {
-		return
-	}
-	if len(st.queue) >= st.hub.queue {
-		st.hub.metrics.cut.Inc()
-		st.cutLocked()
-		return
-	}
-	st.queue = append(st.queue, f)
-	st.scheduleLocked()
-}
-
-func (st *stream) scheduleLocked() {
-	if !st.live || st.queued || len(st.queue) == 0 {
-		return
-	}
-	st.queued = true
-	select {
-	case st.hub.writing <- st:
-	default: // the writers are far behind: wait for them without holding anyone up
-		go func() {
-			select {
-			case st.hub.writing <- st:
-			case <-st.hub.closing:
-			}
-		}()
-	}
-}
-
-// write empties the queues of streams.
-func (s *streams) write(ctx context.Context) {
-	for {
 		select {
 		case <-ctx.Done():
 			return
-		case st := <-s.writing:
-			st.flush()
+		case <-time.After(time.Second):
+			end, err = s.feedEnd()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lower(s.place, end)
+	ofMerchant := &wentBack{frame: resetFrame(s.place.String()), end: end}
+	// A request's log may grow past the number that was lost, with another
+	// event under it: only the first number is safe to go on from.
+	ofRequest := &wentBack{frame: resetFrame("0"), last: true}
+	for st := range s.all {
+		if st.requestID != "" {
+			st.startOver(ofRequest)
+		} else {
+			st.startOver(ofMerchant)
 		}
 	}
 }
 
-// flush writes what is queued. queued stays set meanwhile, so that one writer
-// at a time has a stream and the order holds.
-func (st *stream) flush() {
-	for {
-		st.mu.Lock()
-		if st.isCut || len(st.queue) == 0 {
-			st.queued, st.queue = false, nil
-			st.mu.Unlock()
-			return
-		}
-		batch := st.queue
-		st.queue = nil
-		var out []byte
-		for _, f := range batch {
-			out = append(out, st.newsLocked(f)...)
-		}
-		st.mu.Unlock()
-		if len(out) == 0 {
-			continue
-		}
-		if err := st.send(out); err != nil {
-			st.cut()
+// wentBack is what a stream is told when the feed went back.
+type wentBack struct {
+	frame []byte
+	end   conversations.Cursor // of the feed as it is now
+	last  bool                 // the stream ends with it, and its client comes back
+}
+
+// lower takes places that lie beyond an end back to it.
+func lower(c, end conversations.Cursor) {
+	for p := range c {
+		if c[p].Compare(end[p]) > 0 {
+			c[p] = end[p]
 		}
 	}
 }
 
-// newsLocked returns the bytes of a frame, or nothing if its event was written
-// before. A merchant's stream that has replayed beyond the hub's place shows
-// its own place until the hub has caught up.
-func (st *stream) newsLocked(f frame) []byte {
-	switch {
-	case f.seq > 0:
-		if f.seq <= st.after {
-			return nil
-		}
-		st.after = f.seq
-	case f.data != nil && st.ahead != nil:
-		p := f.entry.Partition
-		if f.entry.ID.Compare(st.ahead[p]) <= 0 {
-			return nil
-		}
-		st.ahead[p] = f.entry.ID
-		if !st.ahead.Beyond(f.place) {
-			st.ahead = nil
-			return f.bytes
-		}
-		return eventFrame(st.ahead.String(), f.data)
-	}
-	return f.bytes
+func (s *streams) feedEnd() (conversations.Cursor, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askWithin)
+	defer cancel()
+	return s.store.FeedEnd(ctx)
 }
-
-func (st *stream) send(b []byte) error {
-	if err := st.conn.SetWriteDeadline(time.Now().Add(writeWithin)); err != nil {
-		return err
-	}
-	_, err := st.conn.Write(b)
-	return err
-}
-
-func (st *stream) cut() {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.cutLocked()
-}
-
-func (st *stream) cutLocked() {
-	if !st.isCut {
-		st.isCut = true
-		st.queue = nil
-		_ = st.conn.Close() // it is given up; waitForLeave returns
-	}
-}
-
-// goLive lets queued and further events through. What was replayed is not
-// written again.
-func (st *stream) goLive() {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.live = true
-	st.scheduleLocked()
-}
-
-// replayRequest writes the events after the last one that the client saw. The
-// stream is in the hub already, so what happens meanwhile waits in its queue.
-func (st *stream) replayRequest(ctx context.Context, requestID string) error {
-	r, err := st.hub.store.Request(ctx, requestID)
-	if err != nil {
-		return err
-	}
-	if st.after > r.LastEvent { // a failover went back
-		st.after = r.LastEvent
-		if err := st.send(resetFrame(strconv.FormatInt(r.LastEvent, 10))); err != nil {
-			return nil
-		}
-	}
-	for {
-		events, err := st.hub.store.Events(ctx, requestID, st.after, replayAtOnce)
-		if err != nil {
-			return err
-		}
-		var out []byte
-		for _, e := range events {
-			out = append(out, eventFrame(strconv.FormatInt(e.Seq, 10), st.hub.json(e))...)
-			st.after = e.Seq
-		}
-		if len(out) > 0 && st.send(out) != nil {
-			return nil // the client left
-		}
-		if len(events) < replayAtOnce {
-			st.goLive()
-			return nil
-		}
-	}
-}
-
-// replayMerchant writes the events after the client's cursor, or says reset if
-// some are gone. Without a cursor it begins at the feed's end.
-func (st *stream) replayMerchant(ctx context.Context, last string) error {
-	s := st.hub
-	var from conversations.Cursor
-	reset := false
-	if last != "" {
-		var err error
-		if from, err = s.store.ParseCursor(last); err != nil {
-			reset = true
-		}
-	}
-	if from == nil {
-		end, err := s.store.FeedEnd(ctx)
-		if err != nil {
-			return err
-		}
-		from = end
-	}
-	events, to, gone, err := s.store.ReplayFeed(ctx, st.merchantID, from)
-	if err != nil {
-		return err
-	}
-	var out []byte
-	if reset || gone {
-		out = resetFrame(to.String())
-	}
-	at := slices.Clone(from)
-	for _, e := range events {
-		at[e.Partition] = e.ID
-		out = append(out, eventFrame(at.String(), s.json(e.Event))...)
-	}
-	if len(out) > 0 && st.send(out) != nil {
-		return nil // the client left
-	}
-	st.mu.Lock()
-	st.ahead = to
-	st.mu.Unlock()
-	st.goLive()
-	return nil
-}
-
-// waitForLeave returns when the client has gone or the stream was cut: nothing
-// is expected from it.
-func (st *stream) waitForLeave() {
-	var one [1]byte
-	for {
-		if _, err := st.conn.Read(one[:]); err != nil {
-			return
-		}
-	}
-}
-
-// beats is into how many groups the streams are divided, so that heartbeats
-// are spread over time.
-const beats = 16
 
 // beat writes a comment to every stream once a heartbeat, which shows lost
 // clients and keeps proxies from closing, and ends those whose token has.
+// Merchants' streams are told the place that they have reached, so that it does
+// not grow old while nothing of theirs happens.
 func (s *streams) beat(ctx context.Context) {
 	tick := time.NewTicker(max(s.heartbeat/beats, time.Millisecond))
 	defer tick.Stop()
-	comment := frame{bytes: []byte(": hb\n\n")}
 	for round := 0; ; round++ {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			s.mu.Lock()
-			for st := range s.all {
-				switch {
-				case !st.until.IsZero() && now.After(st.until):
-					st.cut()
-				case st.group == round%beats:
-					st.push(comment)
-				}
-			}
-			s.mu.Unlock()
+			s.beatGroup(round%beats, now)
+		}
+	}
+}
+
+func (s *streams) beatGroup(group int, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ofMerchant := heartbeatFrame
+	if len(s.byMerchant) > 0 {
+		ofMerchant = &frame{bytes: idFrame(heartbeatComment, s.place), place: slices.Clone(s.place)}
+	}
+	for st := range s.all {
+		switch {
+		case !st.until.IsZero() && now.After(st.until):
+			st.cut()
+		case st.group != group:
+		case st.requestID != "":
+			st.push(heartbeatFrame)
+		default:
+			st.push(ofMerchant)
+		}
+	}
+}
+
+// idFrame tells a client its place, without an event.
+func idFrame(comment string, place conversations.Cursor) []byte {
+	return []byte(comment + "id: " + place.String() + "\n\n")
+}
+
+// dueStreams is the line of streams that have something to write. Each stands
+// in it at most once, so it is never longer than there are streams, and nobody
+// waits to join.
+type dueStreams struct {
+	wake chan struct{} // as many as there are writers
+
+	mu   sync.Mutex
+	line []*stream
+	head int
+}
+
+func (d *dueStreams) add(st *stream) {
+	d.mu.Lock()
+	d.line = append(d.line, st)
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default: // every writer is awake, or about to be
+	}
+}
+
+func (d *dueStreams) take() *stream {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.head == len(d.line) {
+		d.line, d.head = d.line[:0], 0
+		return nil
+	}
+	st := d.line[d.head]
+	d.line[d.head] = nil
+	d.head++
+	return st
+}
+
+// write empties the queues of streams.
+func (s *streams) write(ctx context.Context) {
+	for ctx.Err() == nil {
+		if st := s.due.take(); st != nil {
+			st.flush()
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.due.wake:
 		}
 	}
 }
