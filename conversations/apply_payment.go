@@ -156,20 +156,30 @@ var guards = map[Guard]func(*paymentTx) *Error{
 		}
 		return nil
 	},
-	IfOpened: func(p *paymentTx) *Error { return p.isOpened() },
 	IfInWindow: func(p *paymentTx) *Error {
 		if no := p.isOpened(); no != nil {
 			return no
 		}
 		return p.windowRuns()
 	},
-	IfPayable: func(p *paymentTx) *Error { return p.isPayable() },
 	IfChargeable: func(p *paymentTx) *Error {
 		if no := p.isPayable(); no != nil {
 			return no
 		}
 		if p.r.InFlight() != nil {
 			return noEdge(Processing) // a hold that came late is being given back
+		}
+		if len(p.r.Attempts) >= maxAttempts {
+			return Refused(ReasonTooManyAttempts, "too many attempts were made; ask for another way to pay")
+		}
+		return nil
+	},
+	IfContextFits: func(p *paymentTx) *Error {
+		if no := p.isPayable(); no != nil {
+			return no
+		}
+		if n := len(unexpired(p.r.Contexts, p.now)); n >= maxContexts {
+			return Refused("too_many_contexts", "the checkout was started too often; wait a few minutes")
 		}
 		return nil
 	},
@@ -292,8 +302,7 @@ var paymentEffects = map[Effect]func(*paymentTx){
 		}
 	},
 	KeepContext: func(p *paymentTx) {
-		p.r.Contexts = slices.DeleteFunc(p.r.Contexts, func(c CaptureContext) bool { return !p.now.Before(c.ExpiresAt) })
-		p.r.Contexts = append(p.r.Contexts, p.context)
+		p.r.Contexts = append(unexpired(p.r.Contexts, p.now), p.context)
 	},
 	StartAttempt:    startAttempt,
 	AskLater:        askLater,
@@ -306,8 +315,11 @@ var paymentEffects = map[Effect]func(*paymentTx){
 	TakeMoney:      takeMoney,
 	GiveBackHold:   func(p *paymentTx) { p.giveBack(p.a, p.giveBackReason()) },
 	GiveBackSecond: func(p *paymentTx) { p.giveBack(p.a, "second_success") },
-	GiveBackMoney:  func(p *paymentTx) { p.giveBack(p.r.Attempt(p.r.PaidBy), "order_already_paid") },
-	NoteDecline:    func(p *paymentTx) { p.mark(p.r, MilestoneDeclined) },
+	GiveBackMoney: func(p *paymentTx) {
+		p.r.Reason = ReasonReversing
+		p.giveBack(p.r.Attempt(p.r.PaidBy), "order_already_paid")
+	},
+	NoteDecline: func(p *paymentTx) { p.mark(p.r, MilestoneDeclined) },
 	NameReason: func(p *paymentTx) {
 		switch {
 		case p.r.Lifecycle == Expired && p.r.opened():
@@ -347,6 +359,17 @@ var paymentEffects = map[Effect]func(*paymentTx){
 			p.r.RefundedMinor += p.op.Amount.Minor
 		}
 	},
+}
+
+// Bounds on what a customer can make a request grow by: contexts live for
+// minutes, and attempts that took nothing do not count as tries.
+const (
+	maxContexts = 40
+	maxAttempts = 100
+)
+
+func unexpired(contexts []CaptureContext, now time.Time) []CaptureContext {
+	return slices.DeleteFunc(slices.Clone(contexts), func(c CaptureContext) bool { return !now.Before(c.ExpiresAt) })
 }
 
 func later(a, b time.Time) time.Time {
@@ -491,15 +514,21 @@ func (p *paymentTx) giveBackReason() string {
 }
 
 // giveBack starts the operation that returns what an attempt holds or took.
+// While one is under way for the attempt, there is no second.
 func (p *paymentTx) giveBack(a *Attempt, reason string) {
 	forgetAsking(p)
+	if slices.ContainsFunc(p.r.Operations, func(o Operation) bool {
+		return o.Attempt == a.N && o.Kind != OperationCapture && (o.State == OperationPending || o.State == OperationUnsettled)
+	}) {
+		return
+	}
 	kind := OperationReversal
 	if a.State == AttemptCaptured {
 		kind = OperationVoid
 	}
 	amount := a.Result.Amount
-	if amount.IsZero() {
-		amount = a.Amount
+	if amount.IsZero() || a.N == p.r.PaidBy {
+		amount = a.Amount // the totals count what was asked
 	}
 	op := Operation{
 		ID: fmt.Sprintf("%s-op%d", p.r.ID, len(p.r.Operations)+1), Kind: kind, Attempt: a.N, PaymentID: a.Result.PaymentID,

@@ -50,9 +50,8 @@ type Guard string
 const (
 	Always           Guard = ""
 	IfUnopened       Guard = "unopened, in the window to open"
-	IfOpened         Guard = "opened"
-	IfPayable        Guard = "opened, in the window to pay, not superseded"
-	IfChargeable     Guard = "payable, and no attempt in flight"
+	IfChargeable     Guard = "payable, no attempt in flight, fewer than the most attempts of any kind"
+	IfContextFits    Guard = "payable, fewer than the most contexts at once"
 	IfInWindow       Guard = "opened, in the window to pay"
 	IfWindowOver     Guard = "the window is over"
 	IfNotSuperseded  Guard = "not superseded"
@@ -127,7 +126,7 @@ var paymentEdges = slices.Concat([]Edge{
 	{From: []Lifecycle{Open}, On: Opened, If: IfUnopened, Do: []Effect{StartPayWindow, WatchWindow}, Log: "opened"},
 	{From: []Lifecycle{Open}, On: Opened, If: IfInWindow},
 	{From: []Lifecycle{Processing}, On: Opened},
-	{From: []Lifecycle{Open}, On: CheckoutStarted, If: IfPayable, Do: []Effect{KeepContext}, Log: "checkout_started"},
+	{From: []Lifecycle{Open}, On: CheckoutStarted, If: IfContextFits, Do: []Effect{KeepContext}, Log: "checkout_started"},
 	{From: []Lifecycle{Open}, On: AttemptBegun, If: IfChargeable, To: Processing, Do: []Effect{StartAttempt, AskLater, ForgetWindow}, Log: "attempt_started"},
 
 	// The answer to the attempt in flight, or late money of an earlier one.
@@ -187,7 +186,7 @@ var paymentEdges = slices.Concat([]Edge{
 
 		{From: []Lifecycle{Authorized}, On: CaptureDone, To: Paid, Do: []Effect{Count}, Log: "captured"},
 		{From: []Lifecycle{Paid}, On: CaptureDone, Do: []Effect{Count}, Log: "captured"},
-		{From: []Lifecycle{Authorized, Paid}, On: ReversalDone, If: IfCounts, To: Reversed, Do: []Effect{Count}, Log: "reversed"},
+		{From: []Lifecycle{Authorized, Paid}, On: ReversalDone, If: IfCounts, To: Reversed, Do: []Effect{Count, ForgetReason}, Log: "reversed"},
 		{From: afterMoney, On: ReversalDone, Log: "reversed"},
 		{From: []Lifecycle{Paid, PartiallyRefunded}, On: RefundDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count}, Log: "refunded"},
 		{From: []Lifecycle{Paid, PartiallyRefunded}, On: RefundDone, To: PartiallyRefunded, Do: []Effect{Count}, Log: "refunded"},
