@@ -11,6 +11,10 @@ import (
 // free text (Meta, "customer service window").
 const serviceWindow = 24 * time.Hour
 
+// maxBlindTries is after how many sends without an answer or an echo a message
+// has failed, for the agent to see: the customer may have got every one.
+const maxBlindTries = 10
+
 // maxRecent bounds how many provider ids a contact remembers.
 const maxRecent = 40
 
@@ -139,16 +143,7 @@ var messageEffects = map[Effect]func(*tx, *Message){
 	CloseEntry: func(t *tx, m *Message) {
 		t.ack(m.EntryID)
 		m.EntryID = ""
-		lane := t.contact.Lanes[m.Channel]
-		if lane.Current != m.ID {
-			return
-		}
-		lane.Current = ""
-		if len(lane.Waiting) > 0 {
-			lane.Current, lane.Waiting = lane.Waiting[0], lane.Waiting[1:]
-			t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: lane.Current})
-		}
-		t.setLane(m.Channel, lane)
+		t.advance(m.ID)
 	},
 	TryLater:  func(t *tx, m *Message) { t.setTimer(TimerMessage, m.ID, 0, *m.DueAt) },
 	AwaitEcho: func(t *tx, m *Message) { t.setTimer(TimerMessage, m.ID, 0, *m.EchoBy) },
@@ -160,6 +155,23 @@ var messageEffects = map[Effect]func(*tx, *Message){
 	},
 	ShowStatus:  func(t *tx, m *Message) { t.show(m) },
 	ShowFailure: func(t *tx, m *Message) { t.show(m) },
+}
+
+// advance takes a message off the head of its lane and appends the entry of the
+// next one.
+func (t *tx) advance(messageID string) {
+	for _, channel := range Channels {
+		lane := t.contact.Lanes[channel]
+		if lane.Current != messageID {
+			continue
+		}
+		lane.Current = ""
+		if len(lane.Waiting) > 0 {
+			lane.Current, lane.Waiting = lane.Waiting[0], lane.Waiting[1:]
+			t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: lane.Current})
+		}
+		t.setLane(channel, lane)
+	}
 }
 
 // messageMilestones are the milestones that a message's status marks.
@@ -197,15 +209,21 @@ func (t *tx) show(m *Message) {
 // sendingStarted moves a message to sending, or says why it is not sent.
 func (t *tx) sendingStarted(e SendingStarted) error {
 	m := t.message(e.MessageID)
-	if m == nil {
+	if m == nil { // its retention has ended
 		t.ack(e.EntryID)
+		t.advance(e.MessageID)
 		return nil
 	}
 	t.effects.MessageID = m.ID
 	switch {
-	case m.Status == DeliverySending && m.EntryID == e.EntryID:
-		// Taken over from a worker that died or lost its answer: it may have
-		// been sent, so its echo is awaited before it is sent again.
+	case m.Status == DeliverySending:
+		// Taken over from a worker that died or lost its answer, or put back
+		// from the dead letters: it may have been sent, so its echo is awaited
+		// before it is sent again.
+		if m.EntryID != e.EntryID {
+			t.ack(m.EntryID)
+			m.EntryID = e.EntryID
+		}
 		if m.EchoBy == nil {
 			by := t.now.Add(t.Timings.EchoWithin)
 			m.EchoBy = &by
@@ -223,6 +241,7 @@ func (t *tx) sendingStarted(e SendingStarted) error {
 		return nil
 	}
 	m.Tries++
+	m.EchoBy = nil // of an earlier try
 	m.Times[DeliverySending] = t.now
 	t.onMessage(m, SendBegun)
 	t.effects.Outbound = &Outbound{
@@ -280,19 +299,23 @@ func (t *tx) messageAnswered(e MessageAnswered) error {
 	m := t.message(e.MessageID)
 	if m == nil {
 		t.ack(e.EntryID)
+		t.advance(e.MessageID)
 		return nil
 	}
 	t.effects.MessageID = m.ID
 	switch {
 	case e.Unknown:
-		if m.Status == DeliverySending && m.EchoBy == nil {
+		if m.Status == DeliverySending && m.EntryID == e.EntryID && m.EchoBy == nil {
 			by := t.now.Add(t.Timings.EchoWithin)
 			m.EchoBy = &by
 			t.onMessage(m, OutcomeLost)
 		}
-	case e.Failed && e.RetryIn > 0 && m.Status == DeliverySending:
+	case e.Failed && e.RetryIn > 0:
+		if m.Status != DeliverySending || m.EntryID != e.EntryID {
+			break // an echo, or another try, knows more
+		}
 		due := t.now.Add(e.RetryIn)
-		m.DueAt, m.Reason, m.ErrorCode = &due, e.Reason, e.ErrorCode
+		m.DueAt, m.EchoBy, m.Reason, m.ErrorCode = &due, nil, e.Reason, e.ErrorCode
 		reason, code := m.Reason, m.ErrorCode
 		t.onMessage(m, RetryAllowed)
 		m.Reason, m.ErrorCode = reason, code // shown while it waits
@@ -389,6 +412,10 @@ func (t *tx) messageDue(timer Timer) error {
 			return ErrNothing
 		}
 		m.EchoBy = nil
+		if m.Tries >= maxBlindTries {
+			t.fail(m, FailureUnknown, "")
+			return nil
+		}
 		t.onMessage(m, EchoOverdue)
 	}
 	return nil
