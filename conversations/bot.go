@@ -165,8 +165,15 @@ func (t *tx) answer(m *Message, in Inbound) {
 	if text(parameters.Locale, key, parameters) == "" {
 		key = string(intent) + ".any"
 	}
+	if len(t.contact.Lanes[m.Channel].Waiting) >= maxWaitingReplies {
+		return // whoever writes faster than we can send gets no more answers
+	}
 	t.reply(m, PurposeReply, key, parameters)
 }
+
+// maxWaitingReplies is with how many messages in a lane the bot falls silent,
+// so that a flood of messages cannot grow the contact.
+const maxWaitingReplies = 20
 
 // subject returns the payment request that a customer means: the newest that
 // still runs, else the newest of all.
@@ -195,7 +202,13 @@ func (t *tx) consent(m *Message, intent Intent, handled bool) {
 		}
 		t.setConsent(m.Channel, e.To)
 		if e.Confirm && !handled && !t.Merchant.ProviderConfirms[m.Channel] {
-			t.reply(m, PurposeConsent, string(intent)+".confirm", Parameters{Merchant: t.Merchant.Name, Locale: t.Merchant.Locale})
+			// Only the confirmation of an opt-out may go to who has opted out: that
+			// of an opt-in is an ordinary answer, called off by a later STOP.
+			purpose := PurposeReply
+			if e.To == ConsentOptedOut {
+				purpose = PurposeConsent
+			}
+			t.reply(m, purpose, string(intent)+".confirm", Parameters{Merchant: t.Merchant.Name, Locale: t.Merchant.Locale})
 		}
 		return
 	}

@@ -36,7 +36,7 @@ const (
 	PurposeDeclined  Purpose = "declined"  // free text only, inside the window
 	PurposeReply     Purpose = "reply"     // the bot answers
 	PurposeAgent     Purpose = "agent"     // an agent writes
-	PurposeConsent   Purpose = "consent"   // the one confirmation of an opt-out or opt-in
+	PurposeConsent   Purpose = "consent"   // the one confirmation of an opt-out
 )
 
 // DeliveryStatus is what became of one outbound message, in rank order.
