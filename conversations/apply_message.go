@@ -362,6 +362,9 @@ func (t *tx) evidence(m *Message, status DeliveryStatus, at time.Time) {
 
 // statusReported takes a delivery status that a provider reported.
 func (t *tx) statusReported(e StatusReported) error {
+	if e.MerchantID != t.contact.MerchantID {
+		return NotFound("contact")
+	}
 	id := e.MessageID
 	if id == "" {
 		i := slices.IndexFunc(t.contact.Recent, func(r RecentMessage) bool { return r.ProviderID == e.Inbound.ProviderID })

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -333,8 +334,9 @@ func (s *Store) claimed(ctx context.Context, key string) (string, error) {
 }
 
 // learnAddresses claims the further addresses of a contact after its commit.
-// Those that another contact owns stay there; the agent sees the link.
-func (s *Store) learnAddresses(ctx context.Context, c *Contact, addresses []Address) error {
+// Those that another contact owns stay there; the agent sees the link. If one
+// of the contact's own takes the place of replaced, that is used no more.
+func (s *Store) learnAddresses(ctx context.Context, c *Contact, addresses []Address, replaced Address) error {
 	var own, linked []Address
 	for _, a := range addresses {
 		key := s.keys.address(c.MerchantID, a)
@@ -360,6 +362,9 @@ func (s *Store) learnAddresses(ctx context.Context, c *Contact, addresses []Addr
 			linked = append(linked, a)
 		}
 	}
-	_, err := s.Apply(ctx, c.ID, AddressesLearnt{Addresses: own, Linked: linked}, Once{})
+	if len(own) == 0 || slices.Contains(own, replaced) {
+		replaced = Address{}
+	}
+	_, err := s.Apply(ctx, c.ID, AddressesLearnt{Addresses: own, Linked: linked, Replaces: replaced}, Once{})
 	return err
 }

@@ -139,8 +139,9 @@ type MessageAnswered struct {
 
 // StatusReported is a delivery status that a provider reported.
 type StatusReported struct {
-	MessageID string // empty: found by Inbound.ProviderID
-	Inbound   Inbound
+	MerchantID string // whose sender reported it
+	MessageID  string // empty: found by Inbound.ProviderID
+	Inbound    Inbound
 }
 
 // AgentWrote is a message of an agent in the conversation.

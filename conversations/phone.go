@@ -1,7 +1,9 @@
 package conversations
 
 import (
+	"cmp"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/nyaruka/phonenumbers"
@@ -86,5 +88,11 @@ func canonicalAddresses(addresses []Address) []Address {
 		}
 		out = append(out, a)
 	}
+	slices.SortStableFunc(out, func(a, b Address) int {
+		return cmp.Compare(slices.Index(addressOrder, a.Kind), slices.Index(addressOrder, b.Kind))
+	})
 	return out
 }
+
+// addressOrder is the order in which addresses identify a contact.
+var addressOrder = []AddressKind{AddressPhone, AddressUser, AddressParentUser}

@@ -45,7 +45,7 @@ func (s *Store) Receive(ctx context.Context, merchantID string, in Inbound) erro
 		return err
 	}
 	if a.Contact != nil && len(addresses) > 1 && !knows(a.Contact, addresses) {
-		return s.learnAddresses(ctx, a.Contact, addresses[1:])
+		return s.learnAddresses(ctx, a.Contact, addresses[1:], Address{})
 	}
 	return nil
 }
@@ -89,14 +89,7 @@ func (s *Store) receiveStatus(ctx context.Context, merchant Merchant, in Inbound
 			return NotFound("contact")
 		}
 	}
-	c, err := s.Contact(ctx, contactID)
-	if err != nil {
-		return err
-	}
-	if c.MerchantID != merchant.ID {
-		return NotFound("contact")
-	}
-	_, err = s.Apply(ctx, contactID, StatusReported{MessageID: messageID, Inbound: in},
+	_, err := s.Apply(ctx, contactID, StatusReported{MerchantID: merchant.ID, MessageID: messageID, Inbound: in},
 		Once{Key: "status/" + in.SenderID + "/" + in.ProviderID + "/" + string(in.Status)})
 	return err
 }
@@ -117,7 +110,11 @@ func (s *Store) receiveAddress(ctx context.Context, merchant Merchant, in Inboun
 		if err != nil {
 			return err
 		}
-		return s.learnAddresses(ctx, c, addresses)
+		var replaced Address
+		if len(known) > 0 {
+			replaced = known[0]
+		}
+		return s.learnAddresses(ctx, c, addresses, replaced)
 	}
 	return NotFound("contact")
 }
