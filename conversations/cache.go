@@ -2,7 +2,11 @@ package conversations
 
 import (
 	"container/list"
+	"encoding/json"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 )
 
 // lru is a bounded map: the least recently used falls out. Safe for
@@ -66,14 +70,61 @@ func (c *contactCache) get(id string) *knownContact {
 // and shown in a conflict.
 const maxKnownDocuments = 6
 
+// put keeps what is known of a contact. What is known at the same version is
+// added to; of too many documents those are kept that the next event is most
+// likely about.
 func (c *contactCache) put(k *knownContact) {
+	if before, ok := c.lru.get(k.id); ok && before.version == k.version {
+		documents := maps.Clone(before.documents)
+		if documents == nil {
+			documents = map[string]document{}
+		}
+		maps.Copy(documents, k.documents)
+		k = &knownContact{id: k.id, version: k.version, state: k.state, documents: documents}
+	}
 	if len(k.documents) > maxKnownDocuments {
-		k = &knownContact{id: k.id, version: k.version, state: k.state}
+		k = &knownContact{id: k.id, version: k.version, state: k.state, documents: k.likely()}
 	}
 	c.lru.put(k.id, k)
 }
 
-// claimCache keeps which contact owns an address; claims never change.
-type claimCache struct{ lru *lru[string] }
+// likely returns the documents that the next event is most likely about: what
+// is at the head of a lane and goes out next, the request that a customer
+// means, those that run, and the messages whose statuses are still coming.
+func (k *knownContact) likely() map[string]document {
+	var c Contact
+	if json.Unmarshal([]byte(k.state), &c) != nil {
+		return nil // whoever applies an event to it will say so
+	}
+	likely := map[string]document{}
+	keep := func(id string) {
+		if text, ok := k.documents[id]; ok && len(likely) < maxKnownDocuments {
+			likely[id] = text
+		}
+	}
+	for _, channel := range Channels {
+		keep(c.Lanes[channel].Current)
+	}
+	keep(c.Latest)
+	if n := len(c.Requests); n > 0 {
+		keep(c.Requests[n-1])
+	}
+	for _, m := range slices.Backward(c.Recent) {
+		keep(m.MessageID)
+	}
+	for _, id := range slices.Backward(c.Requests) {
+		keep(id)
+	}
+	return likely
+}
 
-func newClaimCache(size int) *claimCache { return &claimCache{lru: newLRU[string](size)} }
+// claimCache keeps which contact owns an address. Claims never change, but are
+// renewed in Redis now and then, so that those in use do not run out there.
+type claimCache struct{ lru *lru[claim] }
+
+type claim struct {
+	contactID string
+	renewed   time.Time
+}
+
+func newClaimCache(size int) *claimCache { return &claimCache{lru: newLRU[claim](size)} }

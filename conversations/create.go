@@ -311,7 +311,7 @@ func (s *Store) Claim(ctx context.Context, merchantID string, addresses []Addres
 		return "", Unavailable(fmt.Errorf("claim an address: %w", err))
 	}
 	if made {
-		s.claims.lru.put(key, id)
+		s.claims.lru.put(key, claim{id, s.Now()})
 		return id, nil
 	}
 	return s.claimed(ctx, key)
@@ -319,8 +319,8 @@ func (s *Store) Claim(ctx context.Context, merchantID string, addresses []Addres
 
 // claimed returns the owner of an address, or "", and renews the claim's life.
 func (s *Store) claimed(ctx context.Context, key string) (string, error) {
-	if id, ok := s.claims.lru.get(key); ok {
-		return id, nil
+	if c, ok := s.claims.lru.get(key); ok && s.Now().Sub(c.renewed) < s.o.Retention.Money/4 {
+		return c.contactID, nil
 	}
 	id, err := s.rdb.GetEx(ctx, key, s.o.Retention.Money).Result()
 	if errors.Is(err, redis.Nil) {
@@ -329,7 +329,7 @@ func (s *Store) claimed(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", Unavailable(fmt.Errorf("read an address: %w", err))
 	}
-	s.claims.lru.put(key, id)
+	s.claims.lru.put(key, claim{id, s.Now()})
 	return id, nil
 }
 
@@ -351,7 +351,7 @@ func (s *Store) learnAddresses(ctx context.Context, c *Contact, addresses []Addr
 			}
 			if made {
 				owner = c.ID
-				s.claims.lru.put(key, owner)
+				s.claims.lru.put(key, claim{owner, s.Now()})
 			} else if owner, err = s.claimed(ctx, key); err != nil {
 				return err
 			}
