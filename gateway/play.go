@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"paythread/conversations"
@@ -44,11 +45,16 @@ type story struct {
 	outside string
 	client  *http.Client
 	began   time.Time
-	token   string // of the agent's session
-	failed  chan error
+	token   string     // of the agent's session
+	failed  chan error // what went wrong for the customer
+
+	acting   sync.WaitGroup // the customer's calls under way
+	speaking sync.Mutex
 }
 
 func (s *story) say(who, what string) {
+	s.speaking.Lock()
+	defer s.speaking.Unlock()
 	// A terminal that is gone ends the process by its own signal.
 	_, _ = fmt.Fprintf(s.out, "%6.2fs  %-9s %s\n", time.Since(s.began).Seconds(), who, what)
 }
@@ -62,7 +68,9 @@ func (s *story) tell(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the agent asks for the payment: %w", err)
 	}
-	return s.watch(ctx, request)
+	err = s.watch(ctx, request)
+	s.acting.Wait()
+	return err
 }
 
 // playOrder is what the story needs to know of the sample order.
@@ -186,7 +194,9 @@ func (s *story) happened(ctx context.Context, data string) (done bool, err error
 
 // act does something of the customer's while the stream is read on.
 func (s *story) act(ctx context.Context, do func(context.Context) error) {
+	s.acting.Add(1)
 	go func() {
+		defer s.acting.Done()
 		if err := do(ctx); err != nil {
 			select {
 			case s.failed <- err:
