@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -63,13 +64,22 @@ func (c *commit) run(ctx context.Context) (answer, error) {
 	keep := c.s.o.Retention
 	args := append([]any{
 		string(c.event.Kind()), c.known.version, state, ms(keep.Money), ms(keep.Commits),
-		dedupe, value, ms(keep.Dedupe), len(c.known.documents), fresh,
+		dedupe, value, ms(keep.Dedupe), len(c.known.documents), fresh, versionAfter(c.known.version),
 	}, c.ops...)
 	reply, err := c.s.runCommit(ctx, c.p, c.event, c.names, args)
 	if err != nil {
 		return answer{}, err
 	}
 	return c.read(reply)
+}
+
+// versionAfter returns the version that follows one. Its number is for people;
+// what makes it this commit's own is random, so that after a failover that lost
+// commits nobody takes another's third version for the one that was lost.
+func versionAfter(version string) string {
+	number, _, _ := strings.Cut(version, ".")
+	n, _ := strconv.ParseInt(number, 10, 64) // 0, or what was made here
+	return strconv.FormatInt(n+1, 10) + "." + randomText(8)
 }
 
 func ms(d time.Duration) int64 { return d.Milliseconds() }
@@ -141,7 +151,7 @@ func (c *commit) buildDocuments() error {
 			return err
 		}
 		if c.known.documents[id] == "" {
-			c.do("said", id, m.At.UnixMilli(), ms(keep.Chats))
+			c.do("said", id, m.At.UnixMilli(), c.s.Now().Add(-keep.Chats).UnixMilli(), ms(keep.Chats))
 		}
 	}
 	for code, id := range c.writes.links {

@@ -3,15 +3,16 @@
 -- KEYS[4] outbox  KEYS[5] timers  KEYS[6] feed  KEYS[7] transcript  KEYS[8] the merchant's list of payment requests
 -- KEYS[9..8+n] documents of the contact (payment requests, messages)       KEYS[9+n..] further keys that the operations name
 -- ARGV[1] name of the event (read by nobody here; it names the commit in slow logs)
--- ARGV[2] expected version, "0" if the contact is not yet there
+-- ARGV[2] expected version, "0" if the contact is not yet there; the new one is this commit's own, see versionAfter
 -- ARGV[3] new state of the contact   ARGV[4] lifetime of the contact, ms
 -- ARGV[5] lifetime of the commit's id, ms
 -- ARGV[6] "1" if there is a dedupe key   ARGV[7] its value   ARGV[8] its lifetime, ms
 -- ARGV[9] n, how many documents a conflict shows
 -- ARGV[10] index in KEYS of a document that must not exist yet, or "0"
--- ARGV[11..] operations, each a word and its arguments:
+-- ARGV[11] the new version
+-- ARGV[12..] operations, each a word and its arguments:
 --   set KEY VALUE MS | event KEY NUMBER VALUE MS | feed MERCHANT REQUEST VALUE OLDEST | out VALUE | ack ENTRY
---   timer MEMBER MS | untimer MEMBER | listed MEMBER MS | said MEMBER MS LIFETIME
+--   timer MEMBER MS | untimer MEMBER | listed MEMBER MS | said MEMBER MS OLDEST LIFETIME
 --   (KEY is an index in KEYS)
 -- returns {"done", version} (also when this commit's id was here before) | {"duplicate", first value}
 --       | {"conflict", version, state, document...} | {"exists", document}
@@ -37,12 +38,12 @@ if fresh > 0 then
   if there then return {'exists', there} end
 end
 
-version = string.format('%d', version + 1)
+version = ARGV[11]
 redis.call('SET', id, version, 'PX', ARGV[5])
 if ARGV[6] == '1' then redis.call('SET', dedupe, ARGV[7], 'PX', ARGV[8]) end
 redis.call('HSET', contact, 'v', version, 's', ARGV[3])
 redis.call('PEXPIRE', contact, ARGV[4])
-local i = 11
+local i = 12
 while i <= #ARGV do
   local op = ARGV[i]
   if op == 'set' then
@@ -73,9 +74,10 @@ while i <= #ARGV do
     redis.call('ZADD', requests, ARGV[i + 2], ARGV[i + 1])
     i = i + 3
   elseif op == 'said' then
+    redis.call('ZREMRANGEBYSCORE', transcript, '-inf', '(' .. ARGV[i + 3])
     redis.call('ZADD', transcript, ARGV[i + 2], ARGV[i + 1])
-    redis.call('PEXPIRE', transcript, ARGV[i + 3])
-    i = i + 4
+    redis.call('PEXPIRE', transcript, ARGV[i + 4])
+    i = i + 5
   else
     return redis.error_reply('commit.lua: there is no operation ' .. tostring(op))
   end
