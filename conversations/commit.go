@@ -3,6 +3,7 @@ package conversations
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -237,27 +238,67 @@ func (s *Store) runCommit(ctx context.Context, p int, e Event, names []string, a
 		}
 		return reply, nil
 	}
+	// A connection of one's own is not replaced when it breaks, and does not
+	// follow a slot that has moved: both are done here. The commit's id makes
+	// the repetition harmless.
+	for try := 1; ; try++ {
+		reply, err := s.commitAndWait(ctx, e, names, args)
+		if err == nil || errors.Is(err, ErrTooFewReplicas) {
+			return reply, err
+		}
+		if try == moneyTries || ctx.Err() != nil {
+			return nil, Unavailable(fmt.Errorf("commit %s: %w", e.Kind(), err))
+		}
+		if cluster, ok := s.rdb.(*redis.ClusterClient); ok {
+			cluster.ReloadState(ctx)
+		}
+		if err := sleep(ctx, time.Duration(try)*50*time.Millisecond); err != nil {
+			return nil, Unavailable(err)
+		}
+	}
+}
+
+const (
+	moneyTries = 4               // runs of a commit of money, with one id
+	waitTries  = 3               // questions for replicas after money has moved
+	waitFor    = 1 * time.Second // each
+)
+
+// commitAndWait runs the script and asks for replicas on one connection. Before
+// a charge too few of them are an error, and nothing must be called; after it
+// the money has moved, so they are asked again, counted and logged.
+func (s *Store) commitAndWait(ctx context.Context, e Event, names []string, args []any) ([]string, error) {
 	conn, err := s.masterConn(ctx, names[0])
 	if err != nil {
-		return nil, Unavailable(fmt.Errorf("commit %s: %w", e.Kind(), err))
+		return nil, err
 	}
 	defer conn.Close()
 	reply, err := commitScript.Run(ctx, conn, names, args...).StringSlice()
-	if err != nil {
-		return nil, Unavailable(fmt.Errorf("commit %s: %w", e.Kind(), err))
+	if err != nil || reply[0] != "done" {
+		return reply, err
 	}
-	if reply[0] != "done" {
-		return reply, nil
-	}
-	have, err := conn.Wait(ctx, s.o.WaitReplicas, time.Second).Result()
-	if err != nil || have < int64(s.o.WaitReplicas) {
-		s.log.ErrorContext(ctx, "too few replicas confirmed a commit of money", "event", e.Kind(), "replicas", have, "wanted", s.o.WaitReplicas)
-		if _, before := e.(AttemptStarted); before {
-			return nil, ErrTooFewReplicas
+	_, before := e.(AttemptStarted)
+	var have int64
+	for range waitTries {
+		have, err = conn.Wait(ctx, s.o.WaitReplicas, waitFor).Result()
+		if err == nil && have >= int64(s.o.WaitReplicas) {
+			return reply, nil
 		}
+		if before || err != nil {
+			break
+		}
+	}
+	s.tooFewReplicas.Add(1)
+	s.log.ErrorContext(ctx, "too few replicas confirmed a commit of money", "event", e.Kind(), "replicas", have, "wanted", s.o.WaitReplicas, "error", err)
+	if before {
+		return nil, ErrTooFewReplicas
 	}
 	return reply, nil
 }
+
+// TooFewReplicas counts the commits of money, since the start, that fewer
+// replicas than configured confirmed in time.
+func (s *Store) TooFewReplicas() int64 { return s.tooFewReplicas.Load() }
 
 // masterConn returns a connection of its own to the master of a key's slot.
 func (s *Store) masterConn(ctx context.Context, key string) (*redis.Conn, error) {

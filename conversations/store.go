@@ -84,9 +84,12 @@ type Store struct {
 	log       *slog.Logger
 	offset    atomic.Int64 // Redis's clock minus ours, ns
 	merchants atomic.Pointer[map[string]Merchant]
-	contacts  *contactCache
-	claims    *claimCache
-	closed    sync.Once
+
+	tooFewReplicas atomic.Int64
+
+	contacts *contactCache
+	claims   *claimCache
+	closed   sync.Once
 }
 
 // Connect connects to Redis and checks that it holds a store of ours with the
