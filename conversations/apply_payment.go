@@ -549,6 +549,9 @@ func (t *tx) created(e Created) error {
 	}
 	t.learn([]Address{{Kind: AddressPhone, Value: r.Phone}})
 	t.contact.Latest = r.ID
+	if t.contact.Name == "" {
+		t.contact.Name = clip(e.CustomerName, 80)
+	}
 	t.effects.RequestID = r.ID
 	if t.contact.Consent[r.Channel] == ConsentOptedOut {
 		return optedOut(t.contact, r.Channel)

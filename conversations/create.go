@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -47,6 +48,17 @@ func (s *Store) Create(ctx context.Context, c CreateRequest) (*PaymentRequest, e
 	if err != nil {
 		return nil, err
 	}
+	// A repeat is answered before anything is looked at or changed that may
+	// be otherwise by now, or that another body with this key must not touch.
+	chosen, known, err := s.planned(ctx, merchant.ID, c.Once)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		if made, err := s.Request(ctx, chosen.RequestID); CodeOf(err) != CodeNotFound {
+			return made, err
+		}
+	}
 	contactID, err := s.Claim(ctx, merchant.ID, []Address{{Kind: AddressPhone, Value: r.Phone}})
 	if err != nil {
 		return nil, err
@@ -54,20 +66,16 @@ func (s *Store) Create(ctx context.Context, c CreateRequest) (*PaymentRequest, e
 	if err := s.mayWrite(ctx, contactID, r.Channel); err != nil {
 		return nil, err
 	}
-	chosen, err := s.plan(ctx, merchant.ID, contactID, c.Once)
-	if err != nil {
-		return nil, err
+	if !known {
+		if chosen, err = s.plan(ctx, merchant.ID, contactID, c.Once); err != nil {
+			return nil, err
+		}
 	}
 	r.ContactID, r.ID, r.LinkCode, r.ReceiptCode = chosen.ContactID, chosen.RequestID, chosen.LinkCode, chosen.ReceiptCode
-	if made, err := s.Request(ctx, r.ID); err == nil {
-		return made, nil
-	} else if CodeOf(err) != CodeNotFound {
-		return nil, err
-	}
 	if err := s.holdOrder(ctx, merchant.ID, r.Order.Reference, r.ID); err != nil {
 		return nil, err
 	}
-	a, err := s.apply(ctx, r.ContactID, Created{Request: *r, Agent: c.Agent}, Once{}, writes{
+	a, err := s.apply(ctx, r.ContactID, Created{Request: *r, Agent: c.Agent, CustomerName: c.CustomerName}, Once{}, writes{
 		fresh: r.ID, links: map[string]string{r.LinkCode: r.ID, r.ReceiptCode: r.ID},
 	})
 	var exists *errExists
@@ -83,7 +91,11 @@ func (s *Store) Create(ctx context.Context, c CreateRequest) (*PaymentRequest, e
 	return a.Request, nil
 }
 
-func orderHeld(message string) *Error { return Refused("order_held", "%s", message) }
+func orderHeld(message string) *Error {
+	e := Refused("order_held", "%s", message)
+	e.Field = "order"
+	return e
+}
 
 // drafted checks the input and fills what it leaves open.
 func (s *Store) drafted(c CreateRequest) (*PaymentRequest, Merchant, error) {
@@ -177,17 +189,34 @@ func (s *Store) plan(ctx context.Context, merchantID, contactID string, once Onc
 	} else if ok {
 		return chosen, nil
 	}
-	text, err := s.rdb.Get(ctx, key).Result()
+	first, known, err := s.planned(ctx, merchantID, once)
+	if err == nil && !known {
+		err = Unavailable(errors.New("an idempotency key ran out while it was used"))
+	}
+	return first, err
+}
+
+// planned returns what the first call with a key chose, and false if there was
+// none. Another input under the same key is refused.
+func (s *Store) planned(ctx context.Context, merchantID string, once Once) (plan, bool, error) {
+	if once.Key == "" {
+		return plan{}, false, nil
+	}
+	text, err := s.rdb.Get(ctx, s.keys.idempotency(merchantID, once.Key)).Result()
+	if errors.Is(err, redis.Nil) {
+		return plan{}, false, nil
+	}
 	if err != nil {
-		return plan{}, Unavailable(fmt.Errorf("read an idempotency key: %w", err))
+		return plan{}, false, Unavailable(fmt.Errorf("read an idempotency key: %w", err))
 	}
-	if err := json.Unmarshal([]byte(text), &chosen); err != nil {
-		return plan{}, fmt.Errorf("conversations: reading an idempotency key: %w", err)
+	var first plan
+	if err := json.Unmarshal([]byte(text), &first); err != nil {
+		return plan{}, false, fmt.Errorf("conversations: reading an idempotency key: %w", err)
 	}
-	if chosen.Hash != once.Hash {
-		return plan{}, mismatch()
+	if first.Hash != once.Hash {
+		return plan{}, false, mismatch()
 	}
-	return chosen, nil
+	return first, true, nil
 }
 
 // holdOrder makes a request the holder of an order, taking it over from one
@@ -195,100 +224,149 @@ func (s *Store) plan(ctx context.Context, merchantID, contactID string, once Onc
 func (s *Store) holdOrder(ctx context.Context, merchantID, order, requestID string) error {
 	key := s.keys.order(merchantID, order)
 	for {
-		holder, err := s.rdb.Get(ctx, key).Result()
+		raw, err := s.rdb.Get(ctx, key).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return Unavailable(fmt.Errorf("read the holder of an order: %w", err))
 		}
+		holder, last, _ := strings.Cut(raw, " ")
 		if holder == requestID {
-			return nil
+			return s.notPaidElsewhere(ctx, last)
 		}
 		if holder != "" {
-			if err := s.supersede(ctx, holder, requestID); err != nil {
+			made, err := s.supersede(ctx, holder, requestID)
+			if err != nil {
 				return err
 			}
+			if made {
+				last = holder
+			}
 		}
-		moved, err := moveScript.Run(ctx, s.rdb, []string{key}, holder, requestID, ms(s.o.Retention.Money)).Int()
+		next := strings.TrimSpace(requestID + " " + last)
+		moved, err := moveScript.Run(ctx, s.rdb, []string{key}, raw, next, ms(s.o.Retention.Money)).Int()
 		if err != nil {
 			return Unavailable(fmt.Errorf("move the holder of an order: %w", err))
 		}
 		if moved == 1 {
-			return nil
+			return s.notPaidElsewhere(ctx, last)
 		}
 	}
 }
 
-// supersede marks the holder of an order before another request takes it. A
-// holder that was never made is tombstoned first, so that its slow creator
-// finds it taken.
-func (s *Store) supersede(ctx context.Context, holder, by string) error {
-	p, ok := partitionOf(holder, requestPrefix, s.o.Partitions)
-	if !ok {
-		return nil // not one of ours: nothing to mark
-	}
-	if _, err := s.rdb.SetNX(ctx, s.keys.request(p, holder), tombstone, s.o.Retention.Idempotency).Result(); err != nil {
-		return Unavailable(fmt.Errorf("mark the holder of an order: %w", err))
-	}
-	r, err := s.Request(ctx, holder)
-	if CodeOf(err) == CodeNotFound {
-		return nil // a tombstone
-	}
-	if err != nil {
-		return err
-	}
-	if r.Superseded {
+// notPaidElsewhere refuses an order whose last holder has heard that the order
+// is paid. It is asked after the holder was moved: TellHolder tells first and
+// then looks who holds the order, so that one of the two sees the other.
+func (s *Store) notPaidElsewhere(ctx context.Context, last string) error {
+	if last == "" {
 		return nil
 	}
-	a, err := s.Apply(ctx, r.ContactID, SupersededBy{RequestID: holder, By: by}, Once{})
+	r, err := s.Request(ctx, last)
+	if CodeOf(err) == CodeNotFound || err == nil && r.PaidElsewhere == "" {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if a.Refused != nil {
-		e := orderHeld("another payment request of this order is " + string(a.Request.Lifecycle))
-		e.Field = "order"
-		return e
+	payer, err := s.Request(ctx, r.PaidElsewhere)
+	if CodeOf(err) == CodeNotFound || err == nil && (payer.Lifecycle == Reversed || payer.Lifecycle == Refunded) {
+		return nil // it was given back
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	return orderHeld("this order was paid through an earlier payment request")
 }
 
-// Holder returns the id of the payment request that holds an order, or "".
+// supersede marks the holder of an order before another request takes it, and
+// tells whether it was ever made. One that was not is tombstoned first, so that
+// its slow creator finds it taken.
+func (s *Store) supersede(ctx context.Context, holder, by string) (made bool, err error) {
+	p, ok := partitionOf(holder, requestPrefix, s.o.Partitions)
+	if !ok {
+		return false, nil // not one of ours: nothing to mark
+	}
+	r, err := s.madeOrNever(ctx, p, holder)
+	if err != nil || r == nil {
+		return false, err
+	}
+	if !r.Superseded {
+		a, err := s.Apply(ctx, r.ContactID, SupersededBy{RequestID: holder, By: by}, Once{})
+		if err != nil {
+			return true, err
+		}
+		if a.Refused != nil {
+			return true, orderHeld("another payment request of this order is " + string(a.Request.Lifecycle))
+		}
+	}
+	return true, s.notPaidElsewhere(ctx, holder)
+}
+
+// madeOrNever returns a request, or sees to it that it never will be made: its
+// slow creator finds a tombstone.
+func (s *Store) madeOrNever(ctx context.Context, p int, id string) (*PaymentRequest, error) {
+	if err := s.rdb.SetNX(ctx, s.keys.request(p, id), tombstone, s.o.Retention.Idempotency).Err(); err != nil {
+		return nil, Unavailable(fmt.Errorf("mark the holder of an order: %w", err))
+	}
+	r, err := s.readRequest(ctx, p, id)
+	if CodeOf(err) == CodeNotFound {
+		return nil, nil
+	}
+	return r, err
+}
+
+// Holder returns the id of the payment request that holds an order, or "". It
+// may have been chosen and not yet made.
 func (s *Store) Holder(ctx context.Context, merchantID, order string) (string, error) {
-	id, err := s.rdb.Get(ctx, s.keys.order(merchantID, order)).Result()
+	// The id of the last holder that was made stands behind it.
+	raw, err := s.rdb.Get(ctx, s.keys.order(merchantID, order)).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", Unavailable(fmt.Errorf("read the holder of an order: %w", err))
 	}
-	return id, nil
+	holder, _, _ := strings.Cut(raw, " ")
+	return holder, nil
 }
 
 // TellHolder carries the news that a superseded request was paid late to the
-// request that holds the order now, and acknowledges the outbox entry.
+// request that holds the order now, and acknowledges the outbox entry. If the
+// holder changes meanwhile, the next one is told too.
 func (s *Store) TellHolder(ctx context.Context, e OutboxEntry, entryID string) error {
 	r, err := s.Request(ctx, e.RequestID)
 	if err != nil {
 		return err
 	}
-	holder, err := s.Holder(ctx, r.MerchantID, r.Order.Reference)
-	if err != nil {
-		return err
-	}
-	if holder != "" && holder != r.ID {
-		present, err := s.Request(ctx, holder)
-		switch {
-		case CodeOf(err) == CodeNotFound: // chosen and never made
-		case err != nil:
+	for told := r.ID; ; {
+		holder, err := s.Holder(ctx, r.MerchantID, r.Order.Reference)
+		if err != nil {
 			return err
-		default:
-			a, err := s.Apply(ctx, present.ContactID, OrderPaidElsewhere{RequestID: holder, By: r.ID}, Once{})
-			if err != nil {
-				return err
-			}
-			if a.Refused != nil {
-				_, err := s.Apply(ctx, r.ContactID, OrderAlreadyPaid{RequestID: r.ID, By: holder, EntryID: entryID}, Once{})
-				return err
-			}
 		}
+		if holder == "" || holder == told {
+			_, err = s.Apply(ctx, r.ContactID, HolderTold{RequestID: r.ID, EntryID: entryID}, Once{})
+			return err
+		}
+		kept, err := s.tell(ctx, holder, r.ID)
+		if err != nil {
+			return err
+		}
+		if !kept {
+			_, err := s.Apply(ctx, r.ContactID, OrderAlreadyPaid{RequestID: r.ID, By: holder, EntryID: entryID}, Once{})
+			return err
+		}
+		told = holder
 	}
-	_, err = s.Apply(ctx, r.ContactID, HolderTold{RequestID: r.ID, EntryID: entryID}, Once{})
-	return err
+}
+
+// tell says to the holder of an order that payer was paid, and whether the
+// money of payer is kept: not if the holder's is.
+func (s *Store) tell(ctx context.Context, holder, payer string) (kept bool, err error) {
+	p, ok := partitionOf(holder, requestPrefix, s.o.Partitions)
+	if !ok {
+		return true, nil
+	}
+	present, err := s.madeOrNever(ctx, p, holder)
+	if err != nil || present == nil {
+		return true, err
+	}
+	a, err := s.Apply(ctx, present.ContactID, OrderPaidElsewhere{RequestID: holder, By: payer}, Once{})
+	return a.Refused == nil, err
 }
 
 // Claim returns the contact that owns the first claimed of some addresses; if

@@ -17,6 +17,8 @@ type EventKind string
 type Created struct {
 	Request PaymentRequest // complete but for what Apply decides: lifecycle, windows, messages
 	Agent   string         // who asked, empty for a server
+	// CustomerName names a contact that has told no name of its own.
+	CustomerName string
 }
 
 // LinkOpened says that a person pressed the page's first button.

@@ -520,14 +520,11 @@ func (s *Store) RequestByLink(ctx context.Context, code string) (*PaymentRequest
 
 // RequestByOrder returns the payment request that holds a merchant's order.
 func (s *Store) RequestByOrder(ctx context.Context, merchantID, order string) (*PaymentRequest, error) {
-	id, err := s.rdb.Get(ctx, s.keys.order(merchantID, order)).Result()
-	if errors.Is(err, redis.Nil) {
-		return nil, NotFound("payment request")
-	}
+	id, err := s.Holder(ctx, merchantID, order)
 	if err != nil {
-		return nil, Unavailable(fmt.Errorf("read the holder of an order: %w", err))
+		return nil, err
 	}
-	return s.Request(ctx, id)
+	return s.Request(ctx, id) // "" is not found either
 }
 
 // Messages returns messages of a contact by their ids, those that are still

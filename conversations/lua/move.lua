@@ -1,5 +1,6 @@
 -- move.lua: moves the holder of an order, if it is still the one expected.
--- KEYS[1] order   ARGV[1] expected holder   ARGV[2] new holder   ARGV[3] lifetime, ms
+-- KEYS[1] order: the holder's id, and that of the last holder that was made   ARGV[1] expected value   ARGV[2] new value
+-- ARGV[3] lifetime, ms
 -- returns 1 if the new one holds it now (also when it did before), else 0
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[2] then return 1 end
