@@ -22,9 +22,9 @@ import (
 	"paythread/conversations/redistest"
 )
 
-// bench is the API over a real Redis on a listener of its own, with two
+// apiBench is the API over a real Redis on a listener of its own, with two
 // merchants under one host and one under another.
-type bench struct {
+type apiBench struct {
 	t        *testing.T
 	api      *api
 	store    *conversations.Store
@@ -67,10 +67,10 @@ func benchConfig() *Config {
 	return c
 }
 
-// newBench starts a bench. change may alter the store's options.
-func newBench(t *testing.T, change ...func(*conversations.Options)) *bench {
+// newAPIBench starts a bench. change may alter the store's options.
+func newAPIBench(t *testing.T, change ...func(*conversations.Options)) *apiBench {
 	t.Helper()
-	b := &bench{t: t, config: benchConfig(), streams: &recordedStreams{}, log: &lockedBuffer{}}
+	b := &apiBench{t: t, config: benchConfig(), streams: &recordedStreams{}, log: &lockedBuffer{}}
 	server := redistest.Shared(t)
 	b.prefix = fmt.Sprintf("api:%s:%d", t.Name(), time.Now().UnixNano())
 	b.redis = server.Client(t)
@@ -152,21 +152,21 @@ func (r *recordedStreams) serveMerchantEvents(c *fiber.Ctx, merchantID string, o
 
 type object = map[string]any
 
-// ask is one HTTP call. body is sent as it is if it is a string, else as JSON.
-type ask struct {
+// apiCall is one HTTP call. body is sent as it is if it is a string, else as JSON.
+type apiCall struct {
 	method, path, token, host, key string
 	body                           any
 	header                         map[string]string
 }
 
-type reply struct {
+type apiReply struct {
 	status int
 	header http.Header
 	raw    string
 	doc    object
 }
 
-func (b *bench) call(a ask) reply {
+func (b *apiBench) call(a apiCall) apiReply {
 	b.t.Helper()
 	r, err := b.try(a)
 	if err != nil {
@@ -175,7 +175,7 @@ func (b *bench) call(a ask) reply {
 	return r
 }
 
-func (b *bench) try(a ask) (reply, error) {
+func (b *apiBench) try(a apiCall) (apiReply, error) {
 	var body io.Reader
 	switch v := a.body.(type) {
 	case nil:
@@ -184,13 +184,13 @@ func (b *bench) try(a ask) (reply, error) {
 	default:
 		j, err := json.Marshal(v)
 		if err != nil {
-			return reply{}, err
+			return apiReply{}, err
 		}
 		body = bytes.NewReader(j)
 	}
 	req, err := http.NewRequest(a.method, b.url+a.path, body)
 	if err != nil {
-		return reply{}, err
+		return apiReply{}, err
 	}
 	req.Host = sharedHost
 	if a.host != "" {
@@ -213,24 +213,24 @@ func (b *bench) try(a ask) (reply, error) {
 	}
 	answer, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return reply{}, err
+		return apiReply{}, err
 	}
 	defer func() { _ = answer.Body.Close() }()
 	raw, err := io.ReadAll(answer.Body)
 	if err != nil {
-		return reply{}, err
+		return apiReply{}, err
 	}
-	r := reply{status: answer.StatusCode, header: answer.Header, raw: string(raw)}
+	r := apiReply{status: answer.StatusCode, header: answer.Header, raw: string(raw)}
 	if strings.Contains(answer.Header.Get("Content-Type"), "json") {
 		if err := json.Unmarshal(raw, &r.doc); err != nil {
-			return reply{}, fmt.Errorf("%w in %q", err, raw)
+			return apiReply{}, fmt.Errorf("%w in %q", err, raw)
 		}
 	}
 	return r, nil
 }
 
 // get follows a dotted path into a document.
-func (r reply) get(path string) any {
+func (r apiReply) get(path string) any {
 	var v any = r.doc
 	for name := range strings.SplitSeq(path, ".") {
 		switch at := v.(type) {
@@ -249,13 +249,13 @@ func (r reply) get(path string) any {
 	return v
 }
 
-func (r reply) text(path string) string {
+func (r apiReply) text(path string) string {
 	s, _ := r.get(path).(string)
 	return s
 }
 
 // fields are those that a problem names.
-func (r reply) fields() []string {
+func (r apiReply) fields() []string {
 	var names []string
 	list, _ := r.get("errors").([]any)
 	for _, e := range list {
@@ -266,7 +266,7 @@ func (r reply) fields() []string {
 }
 
 // want checks the status, and that a failure is a whole problem document.
-func (r reply) want(t *testing.T, status int) reply {
+func (r apiReply) want(t *testing.T, status int) apiReply {
 	t.Helper()
 	if r.status != status {
 		t.Fatalf("status %d, want %d: %s", r.status, status, r.raw)
@@ -282,7 +282,7 @@ func (r reply) want(t *testing.T, status int) reply {
 }
 
 // problem checks status, code and reason, and the fields that are named.
-func (r reply) problem(t *testing.T, status int, code, reason string, fields ...string) {
+func (r apiReply) problem(t *testing.T, status int, code, reason string, fields ...string) {
 	t.Helper()
 	r.want(t, status)
 	slices.Sort(fields)
@@ -319,13 +319,13 @@ func createBodyOf(order string, changes ...object) object {
 	return orderBody(order, append([]object{{"phone": "082 123 4567", "channel": "whatsapp"}}, changes...)...)
 }
 
-func (b *bench) create(order string, changes ...object) reply {
+func (b *apiBench) create(order string, changes ...object) apiReply {
 	b.t.Helper()
-	return b.call(ask{method: "POST", path: "/v1/payment-requests", token: acmeKey, body: createBodyOf(order, changes...)}).want(b.t, 201)
+	return b.call(apiCall{method: "POST", path: "/v1/payment-requests", token: acmeKey, body: createBodyOf(order, changes...)}).want(b.t, 201)
 }
 
 // session seals an order of acme and returns the agent's token and its id.
-func (b *bench) session(order string, more ...object) (token, sealed string) {
+func (b *apiBench) session(order string, more ...object) (token, sealed string) {
 	b.t.Helper()
 	body := object{"agent": object{"id": "ag7", "name": "Thandi"}, "order": orderBody(order, object{"phone": "082 123 4567", "customer_name": "Lerato"})}
 	for _, m := range more {
@@ -333,11 +333,11 @@ func (b *bench) session(order string, more ...object) (token, sealed string) {
 			body[name] = value
 		}
 	}
-	r := b.call(ask{method: "POST", path: "/v1/agent-sessions", token: acmeKey, body: body}).want(b.t, 201)
+	r := b.call(apiCall{method: "POST", path: "/v1/agent-sessions", token: acmeKey, body: body}).want(b.t, 201)
 	return r.text("token"), r.text("sealed_order")
 }
 
-func (b *bench) request(id string) *conversations.PaymentRequest {
+func (b *apiBench) request(id string) *conversations.PaymentRequest {
 	b.t.Helper()
 	r, err := b.store.Request(b.t.Context(), id)
 	if err != nil {
@@ -347,7 +347,7 @@ func (b *bench) request(id string) *conversations.PaymentRequest {
 }
 
 // apply commits an event on a payment request, as another part would.
-func (b *bench) apply(r *conversations.PaymentRequest, e conversations.Event) conversations.Applied {
+func (b *apiBench) apply(r *conversations.PaymentRequest, e conversations.Event) conversations.Applied {
 	b.t.Helper()
 	a, err := b.store.Apply(b.t.Context(), r.ContactID, e, conversations.Once{})
 	if err != nil {
@@ -357,7 +357,7 @@ func (b *bench) apply(r *conversations.PaymentRequest, e conversations.Event) co
 }
 
 // keep returns everything that the store holds, key by key.
-func (b *bench) keep() map[string]string {
+func (b *apiBench) keep() map[string]string {
 	b.t.Helper()
 	ctx := context.Background()
 	kept := map[string]string{}
@@ -376,7 +376,7 @@ func (b *bench) keep() map[string]string {
 }
 
 // unchanged tells that a call left everything in the store as it was.
-func (b *bench) unchanged(before map[string]string) {
+func (b *apiBench) unchanged(before map[string]string) {
 	b.t.Helper()
 	after := b.keep()
 	for key, dump := range after {
@@ -393,7 +393,7 @@ func (b *bench) unchanged(before map[string]string) {
 
 func TestCreateAndRead(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b := newAPIBench(t)
 	r := b.create("1042", object{"note": "call first"})
 	if r.header.Get("Location") != "/v1/payment-requests/"+r.text("id") {
 		t.Errorf("Location %q", r.header.Get("Location"))
@@ -416,7 +416,7 @@ func TestCreateAndRead(t *testing.T) {
 	if got := fmt.Sprint(r.get("milestones"), r.get("attempts"), r.get("operations")); got != "map[] [] []" {
 		t.Errorf("milestones, attempts, operations: %s", got)
 	}
-	again := b.call(ask{method: "GET", path: "/v1/payment-requests/" + r.text("id"), token: acmeKey}).want(t, 200)
+	again := b.call(apiCall{method: "GET", path: "/v1/payment-requests/" + r.text("id"), token: acmeKey}).want(t, 200)
 	if again.raw != r.raw {
 		t.Errorf("read %s, want what was created: %s", again.raw, r.raw)
 	}

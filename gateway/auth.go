@@ -206,6 +206,7 @@ func checkBody(c *fiber.Ctx) (hash string, err error) {
 		if !strings.EqualFold(strings.TrimSpace(media), fiber.MIMEApplicationJSON) {
 			return "", badRequest(fiber.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON: Content-Type: application/json")
 		}
+		c.Request().Header.SetContentType(fiber.MIMEApplicationJSON) // huma looks it up as it is written
 		if canonical, err = canonicalJSON(body); err != nil {
 			return "", err
 		}

@@ -269,6 +269,7 @@ func humaProblem(status int, _ string, errs ...error) huma.StatusError {
 			fields = append(fields, humaField(d.ErrorDetail()))
 		}
 	}
+	slices.SortStableFunc(fields, func(a, b FieldProblem) int { return strings.Compare(a.Location, b.Location) })
 	switch {
 	case status == http.StatusUnprocessableEntity && len(fields) > 0:
 		return invalid(fields)
