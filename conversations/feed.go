@@ -80,20 +80,20 @@ type Cursor []StreamID
 
 // String returns the cursor's text.
 func (c Cursor) String() string {
-	newest := int64(0)
-	for _, id := range c {
-		newest = max(newest, id.Ms)
-	}
+	newest := c.newest()
 	b := binary.AppendUvarint(nil, uint64(newest))
 	for _, id := range c {
-		// An idle partition's place is old; beyond what any feed keeps it
-		// may be rounded up, since nothing lies between.
-		age := min(newest-id.Ms, maxCursorAge.Milliseconds())
-		if id == (StreamID{}) {
+		// An idle partition's place is old and may be rounded up, since nothing
+		// lies between: the cursor was up to date at its newest place.
+		age, seq := newest-id.Ms, id.Seq
+		switch {
+		case id == (StreamID{}):
 			age = neverUsed
+		case age >= maxCursorAge.Milliseconds():
+			age, seq = maxCursorAge.Milliseconds(), 0
 		}
 		b = binary.AppendUvarint(b, uint64(age))
-		b = binary.AppendUvarint(b, uint64(id.Seq))
+		b = binary.AppendUvarint(b, uint64(seq))
 	}
 	return base64.RawURLEncoding.EncodeToString(b)
 }
@@ -109,11 +109,26 @@ const (
 // Beyond tells whether c is ahead of other in any partition.
 func (c Cursor) Beyond(other Cursor) bool {
 	for p := range c {
-		if c[p].Compare(other[p]) > 0 {
+		if c[p].Compare(other[p]) > 0 && !c.rounded(p) {
 			return true
 		}
 	}
 	return false
+}
+
+// rounded tells whether a place may have been rounded up by the cursor's text:
+// it may then lie beyond the end of a stream that has long been idle.
+func (c Cursor) rounded(p int) bool {
+	return c.newest()-c[p].Ms >= maxCursorAge.Milliseconds()
+}
+
+// newest returns until when all places of the cursor were up to date.
+func (c Cursor) newest() int64 {
+	newest := int64(0)
+	for _, id := range c {
+		newest = max(newest, id.Ms)
+	}
+	return newest
 }
 
 // ParseCursor reads the text of a cursor. CodeInvalid if it is not one.
@@ -140,6 +155,9 @@ func (s *Store) ParseCursor(text string) (Cursor, error) {
 			return nil, bad
 		}
 		if age != neverUsed {
+			if age > newest || age > maxCursorAge.Milliseconds() {
+				return nil, bad
+			}
 			c[i] = StreamID{Ms: newest - age, Seq: seq}
 		}
 	}
@@ -180,11 +198,9 @@ func (s *Store) streamEnd(ctx context.Context, p int) (StreamID, error) {
 // the reader must read the lists again.
 func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) (events []FeedEntry, to Cursor, reset bool, err error) {
 	to = slices.Clone(from)
-	// A cursor's newest place tells until when all of them were up to date.
-	newest := slices.MaxFunc(from, StreamID.Compare).Ms
-	old := newest < s.Now().Add(-s.o.Retention.Feed).UnixMilli()
+	old := from.newest() < s.Now().Add(-s.o.Retention.Feed).UnixMilli()
 	for p := range from {
-		lost, err := s.lost(ctx, p, from[p], old)
+		lost, err := s.lost(ctx, p, from, old)
 		if err != nil {
 			return nil, nil, false, err
 		}
@@ -216,9 +232,9 @@ func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) 
 // lost tells whether entries after a place may be gone: the place lies beyond
 // the stream's end, or the cursor is older than what is kept and the place lies
 // before the first entry.
-func (s *Store) lost(ctx context.Context, p int, from StreamID, old bool) (bool, error) {
+func (s *Store) lost(ctx context.Context, p int, from Cursor, old bool) (bool, error) {
 	end, err := s.streamEnd(ctx, p)
-	if err != nil || from.Compare(end) > 0 {
+	if err != nil || from[p].Compare(end) > 0 && !from.rounded(p) {
 		return true, err
 	}
 	if !old {
@@ -228,7 +244,7 @@ func (s *Store) lost(ctx context.Context, p int, from StreamID, old bool) (bool,
 	if err != nil {
 		return false, Unavailable(fmt.Errorf("read the feed: %w", err))
 	}
-	return len(first) > 0 && parseStreamID(first[0].ID).Compare(from) > 0, nil
+	return len(first) > 0 && parseStreamID(first[0].ID).Compare(from[p]) > 0, nil
 }
 
 func (s *Store) feedEntry(p int, m redis.XMessage) FeedEntry {
