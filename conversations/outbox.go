@@ -111,12 +111,22 @@ func (o *OutboxReader) read(ctx context.Context, partitions []int, slots chan st
 			}
 			continue
 		}
+		var entries []taken
 		for _, stream := range streams {
 			for _, m := range stream.Messages {
-				o.hand(ctx, byName[stream.Stream], m, false, 1, slots, working)
+				entries = append(entries, taken{p: byName[stream.Stream], XMessage: m, times: 1})
 			}
 		}
+		o.hand(ctx, entries, slots, working)
 	}
+}
+
+// taken is an entry that this consumer holds.
+type taken struct {
+	redis.XMessage
+	p       int
+	claimed bool
+	times   int64
 }
 
 // regroup makes the consumer groups anew after a failover that lost them.
@@ -131,35 +141,47 @@ func (s *Store) regroup(ctx context.Context, partitions []int, err error) {
 	}
 }
 
-// hand gives one entry to the worker, once there is room.
-func (o *OutboxReader) hand(ctx context.Context, p int, m redis.XMessage, claimed bool, times int64, slots chan struct{}, working *sync.WaitGroup) {
-	select {
-	case slots <- struct{}{}:
-	case <-ctx.Done():
-		return // it stays pending and is claimed again
+// hand gives entries to the worker as there is room, and returns when the last
+// has been begun. Meanwhile the claims of all are renewed: one that waits must
+// not be taken for a dead worker's.
+func (o *OutboxReader) hand(ctx context.Context, entries []taken, slots chan struct{}, working *sync.WaitGroup) {
+	stops := make([]func(), len(entries))
+	for i, e := range entries {
+		stops[i] = o.renew(context.WithoutCancel(ctx), e.p, e.ID)
 	}
-	working.Add(1)
-	go func() {
-		defer func() { <-slots; working.Done() }()
-		// What was begun is finished, whatever ends the reader.
-		o.work(context.WithoutCancel(ctx), p, m, claimed, times)
-	}()
+	for i, e := range entries {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			for _, stop := range stops[i:] {
+				stop() // they stay pending and are claimed again
+			}
+			return
+		}
+		working.Add(1)
+		go func() {
+			defer func() { <-slots; working.Done() }()
+			// What was begun is finished, whatever ends the reader.
+			o.work(context.WithoutCancel(ctx), e, stops[i])
+		}()
+	}
 }
 
-func (o *OutboxReader) work(ctx context.Context, p int, m redis.XMessage, claimed bool, times int64) {
+// work gives one entry to the worker and then ends its renewal.
+func (o *OutboxReader) work(ctx context.Context, m taken, stop func()) {
 	text, _ := m.Values["o"].(string)
 	var e OutboxEntry
 	if err := json.Unmarshal([]byte(text), &e); err != nil || e.ContactID == "" {
-		o.park(ctx, p, m.ID, text, e, errors.Join(ErrPoison, err))
+		stop()
+		o.park(ctx, m.p, m.ID, text, e, errors.Join(ErrPoison, err))
 		return
 	}
-	stop := o.renew(ctx, p, m.ID)
-	err := o.Worker.Work(ctx, e, Delivery{EntryID: m.ID, Claimed: claimed, Times: times})
+	err := o.Worker.Work(ctx, e, Delivery{EntryID: m.ID, Claimed: m.claimed, Times: m.times})
 	stop()
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrPoison) || o.MaxDeliveries > 0 && times >= o.MaxDeliveries && CodeOf(err) != CodeUnavailable:
-		o.park(ctx, p, m.ID, text, e, err)
+	case errors.Is(err, ErrPoison) || o.MaxDeliveries > 0 && m.times >= o.MaxDeliveries && CodeOf(err) != CodeUnavailable:
+		o.park(ctx, m.p, m.ID, text, e, err)
 	default:
 		o.Log.WarnContext(ctx, "an outbox entry was not worked and will be claimed again", "kind", e.Kind, "entry", m.ID, "error", err)
 	}
@@ -216,9 +238,11 @@ func (o *OutboxReader) reclaimPartition(ctx context.Context, p int, slots chan s
 	if err != nil {
 		return err
 	}
+	entries := make([]taken, 0, len(claimed))
 	for _, m := range claimed {
-		o.hand(ctx, p, m, true, times[m.ID], slots, working)
+		entries = append(entries, taken{p: p, XMessage: m, claimed: true, times: times[m.ID]})
 	}
+	o.hand(ctx, entries, slots, working)
 	return nil
 }
 
