@@ -46,7 +46,7 @@ func Correlation(s string) string {
 		return ""
 	}
 	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && c != '_' && c != '.' {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && c != '_' && c != '-' && c != '.' {
 			return ""
 		}
 	}

@@ -40,7 +40,7 @@ func TestCorrelation(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("a", providers.MaxCorrelation)
 	for in, want := range map[string]string{
-		"p03_msg.1": "p03_msg.1", long: long, long + "a": "", "": "", "P03": "", "a b": "", "a'": "", "é": "",
+		"p03_msg.1": "p03_msg.1", "c_07qk2.m_07zr4-12": "c_07qk2.m_07zr4-12", long: long, long + "a": "", "": "", "P03": "", "a b": "", "a'": "", "é": "",
 	} {
 		if got := providers.Correlation(in); got != want {
 			t.Errorf("Correlation(%q): got %q, want %q", in, got, want)
