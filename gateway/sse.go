@@ -58,6 +58,8 @@ const (
 	readyWait = 3 * time.Second
 	// askWithin bounds each question to Redis on a stream's behalf.
 	askWithin = 10 * time.Second
+	// watchEvery is how often the hub looks whether the feed went back.
+	watchEvery = time.Second
 	// beats is into how many groups the streams are divided, so that heartbeats
 	// are spread over time.
 	beats = 16
@@ -78,6 +80,7 @@ func (s *streams) Run(ctx context.Context) error {
 		running.Go(func() { s.write(ctx) })
 	}
 	running.Go(func() { s.beat(ctx) })
+	running.Go(func() { s.watch(ctx) })
 	reader := conversations.FeedReader{Store: s.store, Handle: s.hand, Restarted: func() { s.restart(ctx) }, Log: s.log}
 	err := reader.Run(ctx, func(from conversations.Cursor) {
 		s.mu.Lock()
@@ -338,6 +341,27 @@ func appendEvent(b []byte, id string, data []byte) []byte {
 // resetFrame says that events may be missing: the lists are to be read again.
 func resetFrame(id string) []byte {
 	return []byte("id: " + id + "\nevent: reset\ndata: {}\n\n")
+}
+
+// watch notices that the feed ends before what was handed on. The feed's reader
+// notices it only if its connection broke for longer than the client's own
+// tries, which a quick failover does not.
+func (s *streams) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		place := slices.Clone(s.place)
+		s.mu.Unlock()
+		if end, err := s.feedEnd(); err == nil && place.Beyond(end) {
+			s.restart(ctx)
+		}
+	}
 }
 
 // restart tells every stream that the feed went back, after a failover that

@@ -193,14 +193,16 @@ func (st *stream) newsLocked(f *frame) []byte {
 		}
 		st.after = f.seq
 	case f.place != nil && st.ahead != nil:
-		if f.data == nil {
+		if f.data != nil {
+			if f.entry.Compare(st.ahead[f.partition]) <= 0 {
+				return nil
+			}
+			st.ahead[f.partition] = f.entry
+		}
+		switch beyond := st.ahead.Beyond(f.place); {
+		case beyond && f.data == nil:
 			return heartbeatFrame.bytes
-		}
-		if f.entry.Compare(st.ahead[f.partition]) <= 0 {
-			return nil
-		}
-		st.ahead[f.partition] = f.entry
-		if st.ahead.Beyond(f.place) {
+		case beyond:
 			return appendEvent(nil, st.ahead.String(), f.data)
 		}
 		st.ahead = nil
