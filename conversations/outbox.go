@@ -300,7 +300,9 @@ func (s *Store) RetryDead(ctx context.Context, id string) error {
 	return s.removeDead(ctx, id, true)
 }
 
-// DropDead forgets a dead letter. CodeNotFound if there is none with that id.
+// DropDead forgets a dead letter. A message that it was about has failed then,
+// visibly, and the next of its lane goes out. CodeNotFound if there is none
+// with that id.
 func (s *Store) DropDead(ctx context.Context, id string) error {
 	return s.removeDead(ctx, id, false)
 }
@@ -317,6 +319,11 @@ func (s *Store) removeDead(ctx context.Context, id string, again bool) error {
 	if len(found) == 0 {
 		return NotFound("dead letter")
 	}
+	if !again {
+		if err := s.giveUp(ctx, found[0]); err != nil {
+			return err
+		}
+	}
 	pipe := s.rdb.TxPipeline()
 	if again {
 		pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.keys.outbox(p), Values: []any{"o", found[0].Values["o"]}})
@@ -326,6 +333,20 @@ func (s *Store) removeDead(ctx context.Context, id string, again bool) error {
 		return Unavailable(fmt.Errorf("remove a dead letter: %w", err))
 	}
 	return nil
+}
+
+// giveUp lets the message of a dropped entry fail.
+func (s *Store) giveUp(ctx context.Context, m redis.XMessage) error {
+	text, _ := m.Values["o"].(string)
+	var e OutboxEntry
+	if json.Unmarshal([]byte(text), &e) != nil || e.Kind != OutboxMessage {
+		return nil // not to be read, or about nothing that waits
+	}
+	_, err := s.Apply(ctx, e.ContactID, MessageAnswered{MessageID: e.MessageID, Failed: true, Reason: FailureUnknown}, Once{})
+	if CodeOf(err) == CodeNotFound {
+		return nil // gone with its retention
+	}
+	return err
 }
 
 // OutboxDepth returns how many entries wait or are being worked, and the age

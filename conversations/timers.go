@@ -61,7 +61,10 @@ func (r *TimerRunner) fire(ctx context.Context, t Timer) {
 		}
 	case "":
 		if err != nil {
-			r.Log.ErrorContext(ctx, "a timer could not be applied", "kind", t.Kind, "id", t.ID, "error", err)
+			r.Log.ErrorContext(ctx, "a timer could not be applied and is tried again later", "kind", t.Kind, "id", t.ID, "error", err)
+			if err := r.Store.putOff(ctx, t); err != nil {
+				r.Log.WarnContext(ctx, "putting a timer off failed", "kind", t.Kind, "error", err)
+			}
 		}
 	default:
 		r.Log.WarnContext(ctx, "a timer was not applied and stays due", "kind", t.Kind, "id", t.ID, "error", err)
@@ -84,6 +87,9 @@ func (s *Store) dueTimers(ctx context.Context) ([]Timer, error) {
 	for p, list := range lists {
 		for _, z := range list.Val() {
 			t, err := parseTimer(z.Member.(string), z.Score)
+			if at, ok := partitionOf(t.ContactID, contactPrefix, s.o.Partitions); err == nil && (!ok || at != p) {
+				err = errors.New("a timer names a contact of its partition")
+			}
 			if err != nil {
 				s.log.ErrorContext(ctx, "a timer cannot be read and is taken away", "error", err)
 				if err := s.rdb.ZRem(ctx, s.keys.timers(p), z.Member).Err(); err != nil {
@@ -95,6 +101,17 @@ func (s *Store) dueTimers(ctx context.Context) ([]Timer, error) {
 		}
 	}
 	return due, nil
+}
+
+// putOff moves a timer that cannot be applied, so that it does not stand before
+// others; it is not set where it was taken away meanwhile.
+func (s *Store) putOff(ctx context.Context, t Timer) error {
+	p, ok := partitionOf(t.ContactID, contactPrefix, s.o.Partitions)
+	if !ok {
+		return NotFound("contact")
+	}
+	at := float64(s.Now().Add(time.Minute).UnixMilli())
+	return s.rdb.ZAddXX(ctx, s.keys.timers(p), redis.Z{Score: at, Member: t.member()}).Err()
 }
 
 func (s *Store) forgetTimer(ctx context.Context, t Timer) error {
