@@ -1,6 +1,7 @@
 package conversations
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	_ "embed"
@@ -580,15 +581,16 @@ type Filter struct {
 }
 
 // Requests returns a merchant's payment requests, newest first, at most limit,
-// and the cursor of the next page, empty at the end. A cursor that is not one
-// of ours is CodeInvalid.
+// and the cursor of the next page, empty at the end. Where a filter wants few of
+// many, a page may hold less than limit, even nothing, and still have a next.
+// A cursor that is not one of ours is CodeInvalid.
 func (s *Store) Requests(ctx context.Context, f Filter, cursor string, limit int) ([]*PaymentRequest, string, error) {
 	below, belowID, err := parseListCursor(cursor)
 	if err != nil {
 		return nil, "", err
 	}
 	var found []*PaymentRequest
-	for len(found) < limit {
+	for scanned := 0; scanned < maxScanned; {
 		batch, err := s.newestRequests(ctx, f.MerchantID, below, belowID, max(limit, 50))
 		if err != nil {
 			return nil, "", err
@@ -596,24 +598,51 @@ func (s *Store) Requests(ctx context.Context, f Filter, cursor string, limit int
 		if len(batch) == 0 {
 			return found, "", nil
 		}
-		for _, listed := range batch {
-			below, belowID = listed.at, listed.id
-			p, _ := partitionOf(listed.id, requestPrefix, s.o.Partitions)
-			r, err := s.readRequest(ctx, p, listed.id)
-			if CodeOf(err) == CodeNotFound {
-				continue // its retention has ended
+		requests, err := s.readRequests(ctx, batch)
+		if err != nil {
+			return nil, "", err
+		}
+		for i, r := range requests {
+			below, belowID = batch[i].at, batch[i].id
+			if r == nil || !f.matches(r) { // nil: its retention has ended
+				continue
 			}
-			if err != nil {
-				return nil, "", err
-			}
-			if f.matches(r) {
-				if found = append(found, r); len(found) == limit {
-					return found, listCursor(below, belowID), nil
-				}
+			if found = append(found, r); len(found) == limit {
+				return found, listCursor(below, belowID), nil
 			}
 		}
+		scanned += len(batch)
 	}
-	return found, "", nil
+	return found, listCursor(below, belowID), nil
+}
+
+// maxScanned bounds how many payment requests one call looks at for those that
+// a filter wants.
+const maxScanned = 5000
+
+// readRequests reads payment requests at once; nil stands for one that is gone.
+func (s *Store) readRequests(ctx context.Context, listed []listedRequest) ([]*PaymentRequest, error) {
+	pipe := s.rdb.Pipeline()
+	texts := make([]*redis.StringCmd, len(listed))
+	for i, l := range listed {
+		p, _ := partitionOf(l.id, requestPrefix, s.o.Partitions) // it was made here
+		texts[i] = pipe.Get(ctx, s.keys.request(p, l.id))
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, Unavailable(fmt.Errorf("read payment requests: %w", err))
+	}
+	requests := make([]*PaymentRequest, len(listed))
+	for i, text := range texts {
+		if err := text.Err(); err != nil && !errors.Is(err, redis.Nil) {
+			return nil, Unavailable(fmt.Errorf("read payment requests: %w", err))
+		}
+		r, err := decodeRequest(text.Val())
+		if err != nil {
+			return nil, fmt.Errorf("conversations: reading %s: %w", listed[i].id, err)
+		}
+		requests[i] = r
+	}
+	return requests, nil
 }
 
 func (f Filter) matches(r *PaymentRequest) bool {
@@ -628,14 +657,18 @@ type listedRequest struct {
 // newestRequests merges the partitions' lists below a place in their order:
 // newer first, and by id within one millisecond.
 func (s *Store) newestRequests(ctx context.Context, merchantID string, below int64, belowID string, limit int) ([]listedRequest, error) {
-	limitText := "+inf"
-	if belowID != "" {
-		limitText = strconv.FormatInt(below, 10)
-	}
 	pipe := s.rdb.Pipeline()
-	lists := make([]*redis.ZSliceCmd, s.o.Partitions)
-	for p := range lists {
-		lists[p] = pipe.ZRevRangeByScoreWithScores(ctx, s.keys.requests(p, merchantID), &redis.ZRangeBy{Min: "-inf", Max: limitText, Count: int64(limit)})
+	var lists []*redis.ZSliceCmd
+	for p := range s.o.Partitions {
+		key, older := s.keys.requests(p, merchantID), "+inf"
+		if belowID != "" {
+			// All of the cursor's own millisecond, since a count would be used
+			// up by those that were seen; then what is older.
+			at := strconv.FormatInt(below, 10)
+			lists = append(lists, pipe.ZRevRangeByScoreWithScores(ctx, key, &redis.ZRangeBy{Min: at, Max: at}))
+			older = "(" + at
+		}
+		lists = append(lists, pipe.ZRevRangeByScoreWithScores(ctx, key, &redis.ZRangeBy{Min: "-inf", Max: older, Count: int64(limit)}))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, Unavailable(fmt.Errorf("list payment requests: %w", err))
@@ -650,13 +683,7 @@ func (s *Store) newestRequests(ctx context.Context, merchantID string, below int
 		}
 	}
 	slices.SortFunc(all, func(a, b listedRequest) int {
-		if a.at != b.at {
-			return int(b.at - a.at)
-		}
-		if a.id > b.id {
-			return -1
-		}
-		return 1
+		return cmp.Or(cmp.Compare(b.at, a.at), cmp.Compare(b.id, a.id))
 	})
 	return all[:min(len(all), limit)], nil
 }
