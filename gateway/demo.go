@@ -105,7 +105,8 @@ func startDemo(ctx context.Context, p process, o demoOptions) (d *demo, err erro
 	d.public = "http://" + listen
 	log := LogConfig{Level: logLevel(o.Verbose), Format: "text"}.Logger(p.stderr)
 	d.outside, err = startWorld(socket, outsideURL, worldOptions{
-		Listen: o.SimulatorListen, GatewayURL: d.public, Links: demoLinks(d.public, o.AdminListen), Pace: demoPace, Log: log,
+		Listen: o.SimulatorListen, GatewayURL: d.public, Pace: demoPace, Log: log,
+		Title: "Paythread demo", Steps: demoSteps(), Links: demoLinks(d.public, o.AdminListen),
 	})
 	if err != nil {
 		return d, err
@@ -179,11 +180,19 @@ func (d *demo) configure(o demoOptions, listen, outsideURL string) (*Config, err
 	return parseConfig("demo.yaml", []byte(plain), []string{"PAYTHREAD_REDIS_URL=" + o.RedisURL})
 }
 
-// demoLinks are the lines of the start page.
+// demoSteps are the way through the demo.
+func demoSteps() []simulator.Link {
+	return []simulator.Link{
+		{Name: "Be the agent", URL: "/oms/", Text: "open an order, pick Chat to pay, press Send, and keep that page in sight"},
+		{Name: "Be the customer", URL: "/phone/" + strings.TrimPrefix(demoCustomer, "+"), Text: "read the message and press Pay securely"},
+		{Name: "Pay with a test card", Text: "4111 1111 1111 1111, any future date, any code"},
+		{Name: "Watch the order turn paid", Text: "and open the receipt from the second message"},
+	}
+}
+
+// demoLinks are the further lines of the start page.
 func demoLinks(public, admin string) []simulator.Link {
 	return []simulator.Link{
-		{Name: "Sample order system", URL: "/oms", Text: "create an order, pick Chat to pay, watch it live"},
-		{Name: "The customer's phone", URL: "/phone/" + strings.TrimPrefix(demoCustomer, "+"), Text: "read the message, open the link, pay, see the receipt"},
 		{Name: "API documentation", URL: public + "/docs", Text: "the gateway's REST API"},
 		{Name: "Test cards", URL: "/cybersource/test-cards", Text: "which number is approved, declined, reviewed"},
 		{Name: "Metrics", URL: "http://" + admin + "/metrics", Text: "what Prometheus would scrape"},

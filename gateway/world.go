@@ -39,6 +39,8 @@ var (
 type worldOptions struct {
 	Listen     string // host:port
 	GatewayURL string // the public URL of the gateway that it plays against
+	Title      string // of the start page
+	Steps      []simulator.Link
 	Links      []simulator.Link
 	Pace       time.Duration // between a message's statuses
 	Change     func(*simulator.Config, *cybersource.Config)
@@ -84,7 +86,7 @@ func startWorld(socket net.Listener, url string, o worldOptions) (*world, error)
 		Channel: "sms", E164: demoTwilioPhone, Name: "Acme Energy", InboundURL: o.GatewayURL + "/webhooks/acme-sms#rc=3&rp=ct,rt,5xx",
 	}}
 	config := simulator.Config{
-		PublicURL: url, Faults: set, Links: o.Links, Log: o.Log,
+		PublicURL: url, Faults: set, Title: o.Title, Steps: o.Steps, Links: o.Links, Log: o.Log,
 		Meta:   meta.Config{Numbers: []meta.Number{number}, Templates: demoTemplates(o.GatewayURL), SentAfter: o.Pace, DeliveredAfter: o.Pace},
 		Twilio: twilio.Config{Accounts: []twilio.Account{account}, SentAfter: o.Pace, DeliveredAfter: o.Pace},
 	}

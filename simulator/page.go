@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
@@ -59,7 +60,9 @@ func (w *World) render(rw http.ResponseWriter, status int, name string, data any
 }
 
 func (w *World) getStart(rw http.ResponseWriter, r *http.Request) {
-	w.render(rw, http.StatusOK, "start.html", map[string]any{"Links": w.cfg.Links, "Phones": w.phoneLinks()})
+	w.render(rw, http.StatusOK, "start.html", map[string]any{
+		"Title": cmp.Or(w.cfg.Title, "The world outside"), "Steps": w.cfg.Steps, "Links": w.cfg.Links, "Phones": w.phoneLinks(),
+	})
 }
 
 type phoneLink struct{ Number, URL string }

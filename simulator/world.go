@@ -76,7 +76,9 @@ type Config struct {
 	PublicURL string        // this server's own address, such as http://localhost:8090
 	Meta      meta.Config   // Now and Log are taken from here when unset
 	Twilio    twilio.Config // the same
-	Links     []Link        // first on the start page
+	Title     string        // of the start page; empty: "The world outside"
+	Steps     []Link        // what to try, in order, first on the start page; a step may have no URL
+	Links     []Link        // where else to go
 	// Faults is the set that the parts were made with; the world makes one when
 	// it is nil.
 	Faults *faults.Set
