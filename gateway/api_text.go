@@ -52,7 +52,6 @@ var eventTexts = map[string]string{
 	"receipt_read":                        "The customer has read the receipt message.",
 	"receipt_viewed":                      "The customer has looked at the receipt.",
 	"message_failed":                      "The message could not be delivered.",
-	"message_queued":                      "A message is on its way.",
 	"message_updated":                     "There is news of a message.",
 }
 

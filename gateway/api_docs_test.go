@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gofiber/fiber/v2"
+
+	"paythread/conversations"
+)
+
+// documented is the API as it describes itself; it needs nothing to do so.
+func documented(t *testing.T) *api {
+	t.Helper()
+	a := newAPI(apiOptions{})
+	a.register(fiber.New())
+	return a
+}
+
+func TestGeneratedOpenAPI(t *testing.T) {
+	t.Parallel()
+	got, err := documented(t).openAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "openapi.json", got)
+}
+
+// TestOpenAPIIsWhole: every route is described, refers to nothing that is not
+// there, and explains each field that callers send.
+func TestOpenAPIIsWhole(t *testing.T) {
+	t.Parallel()
+	app := fiber.New()
+	a := newAPI(apiOptions{})
+	a.register(app)
+	raw, err := a.openAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		OpenAPI    string `json:"openapi"`
+		Paths      map[string]map[string]json.RawMessage
+		Components struct{ Schemas map[string]json.RawMessage }
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil || !strings.HasPrefix(doc.OpenAPI, "3.1") {
+		t.Fatalf("openapi %q, %v", doc.OpenAPI, err)
+	}
+	parameter := regexp.MustCompile(`:(\w+)`)
+	served := 0
+	for _, route := range app.GetRoutes(true) {
+		if !strings.HasPrefix(route.Path, "/v1/") || route.Method == fiber.MethodHead {
+			continue
+		}
+		served++
+		path := parameter.ReplaceAllString(route.Path, "{$1}")
+		if doc.Paths[path][strings.ToLower(route.Method)] == nil {
+			t.Errorf("%s %s is not described", route.Method, path)
+		}
+	}
+	described := 0
+	for _, item := range doc.Paths {
+		described += len(item)
+	}
+	if served != described || served != 11 {
+		t.Errorf("%d routes are served, %d described, want 11", served, described)
+	}
+	for _, ref := range regexp.MustCompile(`"\$ref": "#/components/schemas/([^"]+)"`).FindAllStringSubmatch(string(raw), -1) {
+		if doc.Components.Schemas[ref[1]] == nil {
+			t.Errorf("there is no schema %s", ref[1])
+		}
+	}
+	var listed []string
+	for _, l := range conversations.Lifecycles {
+		listed = append(listed, string(l))
+	}
+	var request struct {
+		Properties map[string]struct{ Enum []string }
+	}
+	if err := json.Unmarshal(doc.Components.Schemas["PaymentRequestDocument"], &request); err != nil || !slices.Equal(request.Properties["lifecycle"].Enum, listed) {
+		t.Errorf("lifecycles %v, want %v; %v", request.Properties["lifecycle"].Enum, listed, err)
+	}
+}
+
+func TestDocsPages(t *testing.T) {
+	t.Parallel()
+	b := newAPIBench(t)
+	want, err := os.ReadFile("openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := b.call(apiCall{method: "GET", path: "/openapi.json"}); r.status != 200 || r.raw != string(want) {
+		t.Errorf("/openapi.json: %d, %d bytes, want the %d of the file", r.status, len(r.raw), len(want))
+	}
+	outside := regexp.MustCompile(`(?i)<(script|link|img|iframe)|url\(|@import|(src|href)="(https?:)?//`)
+	style := regexp.MustCompile(`(?s)<style>(.*)</style>`)
+	ids := map[string]bool{}
+	var links []string
+	for _, path := range []string{"/docs", "/docs/problems"} {
+		r := b.call(apiCall{method: "GET", path: path})
+		if r.status != 200 || !strings.HasPrefix(r.header.Get("Content-Type"), "text/html") {
+			t.Fatalf("%s: %d %s", path, r.status, r.header.Get("Content-Type"))
+		}
+		if found := outside.FindString(r.raw); found != "" {
+			t.Errorf("%s asks for something: %s", path, found)
+		}
+		csp := r.header.Get("Content-Security-Policy")
+		if m := style.FindStringSubmatch(r.raw); m == nil || !strings.Contains(csp, "'sha256-"+hashOf(m[1])+"'") || !strings.HasPrefix(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
+			t.Errorf("%s: the policy %q does not fit the page", path, csp)
+		}
+		for _, m := range regexp.MustCompile(` id="([^"]+)"`).FindAllStringSubmatch(r.raw, -1) {
+			ids[path+"#"+m[1]] = true
+		}
+		for _, m := range regexp.MustCompile(`href="(#[^"]+)"`).FindAllStringSubmatch(r.raw, -1) {
+			links = append(links, path+m[1])
+		}
+		if len(r.raw) > 120<<10 {
+			t.Errorf("%s has %d bytes", path, len(r.raw))
+		}
+	}
+	for _, link := range links {
+		if !ids[link] {
+			t.Errorf("%s leads nowhere", link)
+		}
+	}
+	for _, k := range problemKinds { // each problem's type leads to its explanation
+		if !ids["/docs/problems#"+string(k.Code)] {
+			t.Errorf("%s is not explained", k.Code)
+		}
+	}
+}
