@@ -549,7 +549,7 @@ func readCut(hubs []*streamServer, path, id string, first int64, total int) erro
 		if err != nil {
 			return err
 		}
-		for piece := rand.IntN(20); piece >= 0 && n < total; piece-- {
+		for piece := rand.IntN(60); piece >= 0 && n < total; piece-- {
 			b, e, err := l.news()
 			if endedByServer(err) {
 				break // a short queue ran over
