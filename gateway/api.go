@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"reflect"
+	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -65,6 +67,7 @@ func (a *api) register(router fiber.Router) {
 	router.Get("/v1/payment-requests/:id/events", a.showRequestEvents)
 	router.Get("/v1/events", a.showMerchantEvents)
 	a.describeEvents()
+	a.openAnswers()
 	a.registerDocs(router)
 }
 
@@ -91,6 +94,9 @@ func attempt[I, O any](ctx context.Context, in *I, do func(context.Context, *I) 
 
 func (a *api) humaConfig() huma.Config {
 	c := huma.DefaultConfig("Paythread", apiVersion)
+	c.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", func(t reflect.Type, hint string) string {
+		return strings.TrimSuffix(huma.DefaultSchemaNamer(t, hint), "Document")
+	})
 	c.Info.Description = apiDescription
 	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{

@@ -39,7 +39,7 @@ func (a *api) describeEvents() {
 		return map[string]*huma.Response{
 			"200": {Description: "OK", Content: map[string]*huma.MediaType{
 				fiber.MIMEApplicationJSON: {Schema: page},
-				eventStreamType:           {Schema: &huma.Schema{Type: huma.TypeString, Description: "Each data line is an EventDocument: " + event.Ref}},
+				eventStreamType:           {Schema: &huma.Schema{Type: huma.TypeString, Description: "Each data line is an Event: " + event.Ref}},
 			}},
 			"default": problem,
 		}
@@ -66,6 +66,37 @@ func (a *api) describeEvents() {
 		},
 		Responses: answer(schema(MerchantEventList{})),
 	})
+}
+
+// openAnswers lets answers hold more than is described: they grow, and a client
+// made from an older description must not mind. What callers send stays closed.
+func (a *api) openAnswers() {
+	o := a.huma.OpenAPI()
+	sent := map[string]bool{}
+	var mark func(*huma.Schema)
+	mark = func(s *huma.Schema) {
+		if s == nil {
+			return
+		}
+		if name := refName(s); name != "" && !sent[name] {
+			sent[name] = true
+			mark(resolved(o, s))
+		}
+		mark(s.Items)
+		for _, p := range s.Properties {
+			mark(p)
+		}
+	}
+	for _, item := range o.Paths {
+		if item.Post != nil && item.Post.RequestBody != nil {
+			mark(item.Post.RequestBody.Content[fiber.MIMEApplicationJSON].Schema)
+		}
+	}
+	for name, s := range o.Components.Schemas.Map() {
+		if closed, ok := s.AdditionalProperties.(bool); ok && !closed && !sent[name] {
+			s.AdditionalProperties = nil
+		}
+	}
 }
 
 // openAPI returns the description of the API, the same bytes each time.
@@ -256,6 +287,9 @@ func docsFieldOf(name string, s *huma.Schema, required bool) docsField {
 	if s.Type == huma.TypeArray && s.Items != nil {
 		f.List, of = "list of ", s.Items
 		f.Type = of.Type
+	}
+	if len(of.OneOf) > 0 {
+		of = of.OneOf[0] // or null, as its description says
 	}
 	if ref := refName(of); ref != "" {
 		f.Type, f.Link = ref, schemaID(ref)

@@ -68,6 +68,11 @@ func TestOpenAPIIsWhole(t *testing.T) {
 	if served != described || served != 11 {
 		t.Errorf("%d routes are served, %d described, want 11", served, described)
 	}
+	for name, closed := range map[string]bool{"CreateBody": true, "Amount": true, "LineItem": true, "SessionAgent": true, "PaymentRequest": false, "SealedOrder": false, "Problem": false} {
+		if got := strings.Contains(string(doc.Components.Schemas[name]), `"additionalProperties": false`); got != closed {
+			t.Errorf("%s takes further fields: %v, want %v", name, !got, !closed)
+		}
+	}
 	for _, ref := range regexp.MustCompile(`"\$ref": "#/components/schemas/([^"]+)"`).FindAllStringSubmatch(string(raw), -1) {
 		if doc.Components.Schemas[ref[1]] == nil {
 			t.Errorf("there is no schema %s", ref[1])
@@ -80,7 +85,7 @@ func TestOpenAPIIsWhole(t *testing.T) {
 	var request struct {
 		Properties map[string]struct{ Enum []string }
 	}
-	if err := json.Unmarshal(doc.Components.Schemas["PaymentRequestDocument"], &request); err != nil || !slices.Equal(request.Properties["lifecycle"].Enum, listed) {
+	if err := json.Unmarshal(doc.Components.Schemas["PaymentRequest"], &request); err != nil || !slices.Equal(request.Properties["lifecycle"].Enum, listed) {
 		t.Errorf("lifecycles %v, want %v; %v", request.Properties["lifecycle"].Enum, listed, err)
 	}
 }

@@ -27,10 +27,7 @@ func (sessionOrder) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schem
 type sessionInput struct {
 	Idempotent
 	Body struct {
-		Agent *struct {
-			ID   string `json:"id,omitempty" maxLength:"64" example:"ag7"`
-			Name string `json:"name,omitempty" maxLength:"64" example:"Thandi"`
-		} `json:"agent,omitempty" doc:"Who works in the browser, for the record."`
+		Agent       *sessionAgent `json:"agent,omitempty" doc:"Who works in the browser, for the record."`
 		Order       *sessionOrder `json:"order,omitempty" doc:"The order to seal."`
 		SealedOrder string        `json:"sealed_order,omitempty" maxLength:"64" example:"so_00k3v9m2x7c1d5f8g4h6" doc:"Instead of order: the one sealed before, to renew its token."`
 		TTL         *int64        `json:"ttl_seconds,omitempty" minimum:"60" example:"1800" doc:"How long the token is good; missing: the configured default."`
@@ -53,10 +50,7 @@ func (a *api) createSession(ctx context.Context, in *sessionInput) (*sessionOutp
 	if err := c.needsKey(); err != nil {
 		return nil, err
 	}
-	claims := sessionClaims{MerchantID: c.merchant.ID}
-	if b.Agent != nil {
-		claims.Agent = &sessionAgent{ID: b.Agent.ID, Name: b.Agent.Name}
-	}
+	claims := sessionClaims{MerchantID: c.merchant.ID, Agent: b.Agent}
 	for i, g := range b.Grants {
 		if !slices.Contains(grants, grant(g)) {
 			return nil, conversations.Invalid("grants["+itoa(i)+"]", "there is no such grant; use %s or %s", grantReadAll, grantActAll)
@@ -121,7 +115,16 @@ type SealedOrderDocument struct {
 	Merchant       MerchantDocument        `json:"merchant"`
 	Environment    string                  `json:"environment" enum:"sandbox,production"`
 	Channels       []ChannelDocument       `json:"channels"`
-	PaymentRequest *PaymentRequestDocument `json:"payment_request" doc:"The one that holds the order, or null."`
+	PaymentRequest *PaymentRequestDocument `json:"payment_request"`
+}
+
+// TransformSchema is asked by huma, which cannot say by itself that an object
+// may be null.
+func (SealedOrderDocument) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["payment_request"] = &huma.Schema{
+		Description: "The one that holds the order, or null.", OneOf: []*huma.Schema{s.Properties["payment_request"], {Type: "null"}},
+	}
+	return s
 }
 
 // ChannelDocument says whether a channel can be used for a customer.

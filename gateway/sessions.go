@@ -43,8 +43,8 @@ type sessionClaims struct {
 
 // sessionAgent is who works in the browser, as the merchant's system names them.
 type sessionAgent struct {
-	ID   string `json:"id,omitempty"`
-	Name string `json:"name,omitempty"`
+	ID   string `json:"id,omitempty" maxLength:"64" example:"ag7"`
+	Name string `json:"name,omitempty" maxLength:"64" example:"Thandi"`
 }
 
 // agentSessions mints and verifies the tokens of agents' browsers.
