@@ -232,6 +232,9 @@ func (t *tx) sendingStarted(e SendingStarted) error {
 		return nil
 	case m.Status != DeliveryQueued || m.DueAt != nil:
 		t.ack(e.EntryID)
+		if m.Status != DeliveryQueued {
+			t.advance(m.ID) // it is over, and must not stand at the head of its lane
+		}
 		return nil
 	}
 	m.EntryID = e.EntryID
