@@ -67,7 +67,8 @@ func (p *Page) charge(v *visit, token string) (*conversations.PaymentRequest, er
 }
 
 // start commits AttemptStarted. A token starts one attempt at most: the second
-// press with it is a duplicate, even when the first was declined.
+// press with it is a duplicate, even when the first was declined. A press that
+// is refused uses nothing up.
 func (p *Page) start(r *conversations.PaymentRequest, checked platforms.Token, token string) (conversations.Applied, error) {
 	unique := checked.JTI
 	if unique == "" {
@@ -83,7 +84,7 @@ func (p *Page) start(r *conversations.PaymentRequest, checked platforms.Token, t
 		TokenExpiresAt: checked.ExpiresAt,
 		CardBrand:      checked.CardBrand,
 		CardLast4:      checked.CardLast4,
-	}, conversations.Once{Key: "charge:" + key, Hash: key})
+	}, conversations.Once{Key: "charge:" + key, Hash: key, OnlyDone: true})
 }
 
 // latest returns the attempt that a commit of AttemptStarted made.

@@ -51,7 +51,7 @@ func (c *commit) run(ctx context.Context) (answer, error) {
 		return answer{word: "unchanged"}, nil
 	}
 	dedupe, value := "0", ""
-	if c.once.Key != "" {
+	if c.takesKey() {
 		b, err := json.Marshal(first{Hash: c.once.Hash, RequestID: c.effects.RequestID, Refused: c.effects.Refused})
 		if err != nil {
 			return answer{}, fmt.Errorf("conversations: writing a dedupe key: %w", err)
@@ -194,7 +194,12 @@ func (c *commit) buildEvents(merchantID string) error {
 // changesNothing tells that there is nothing to write: a refusal that is on
 // record already, or evidence that was known.
 func (c *commit) changesNothing(state string) bool {
-	return len(c.ops) == 0 && state == c.known.state && c.once.Key == ""
+	return len(c.ops) == 0 && state == c.known.state && !c.takesKey()
+}
+
+// takesKey tells whether the commit uses up its business dedupe key.
+func (c *commit) takesKey() bool {
+	return c.once.Key != "" && (c.effects.Refused == nil || !c.once.OnlyDone)
 }
 
 func (c *commit) read(reply []string) (answer, error) {

@@ -247,6 +247,9 @@ type LoggedMessage struct {
 type Once struct {
 	Key  string
 	Hash string
+	// OnlyDone keeps refusals out of it: the key stays free for another try,
+	// and a crowd of refused calls commits nothing.
+	OnlyDone bool
 }
 
 // Applied is what Store.Apply did.
