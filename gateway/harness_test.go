@@ -185,9 +185,7 @@ func (s *rig) startWorld(o rigOptions) {
 	s.world, err = startWorld(socket, url, worldOptions{
 		Listen: "localhost:0", GatewayURL: s.front.url, Pace: o.Pace, Log: slog.New(slog.DiscardHandler),
 		Change: func(c *simulator.Config, card *cybersource.Config) {
-			// Long enough in all that a gateway can be started meanwhile.
 			c.Meta.WebhookRetries = slices.Repeat([]time.Duration{300 * time.Millisecond}, 60)
-			c.Twilio.RetryPause = 3 * time.Second
 			card.SharedKeys, card.SearchDelay, card.TokenLife = 1, -1, 5*time.Second
 			if o.World != nil {
 				o.World(c, card)
@@ -235,7 +233,7 @@ func (s *rig) await(what string, is func() bool) {
 		if time.Now().After(limit) {
 			s.t.Fatalf("not within %v: %s", longestWait, what)
 		}
-		pause := time.NewTimer(40 * time.Millisecond)
+		pause := time.NewTimer(80 * time.Millisecond)
 		select {
 		case <-pause.C:
 		case <-s.t.Context().Done():
@@ -373,14 +371,16 @@ func (l *childLog) addresses() (public, admin string) {
 }
 
 // front is the public address: what stands before the gateways in production.
-// It hands each connection to the next of those that run, and cuts it when
-// there is none.
+// It hands each connection to the next of those that run, and waits while there
+// is none, so that a company's webhooks keep their order across a crash.
 type front struct {
 	url    string
 	socket net.Listener
+	closed chan struct{}
 
 	mu       sync.Mutex
 	backends []string
+	changed  chan struct{} // closed when a gateway is added
 	next     int
 	conns    map[net.Conn]struct{}
 	wait     sync.WaitGroup
@@ -392,7 +392,7 @@ func newFront(t *testing.T) *front {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &front{socket: socket, url: "http://" + socket.Addr().String(), conns: map[net.Conn]struct{}{}}
+	f := &front{socket: socket, closed: make(chan struct{}), url: "http://" + socket.Addr().String(), conns: map[net.Conn]struct{}{}, changed: make(chan struct{})}
 	f.wait.Go(f.accept)
 	t.Cleanup(f.close)
 	return f
@@ -402,6 +402,8 @@ func (f *front) add(backend string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.backends = append(f.backends, backend)
+	close(f.changed)
+	f.changed = make(chan struct{})
 }
 
 func (f *front) remove(backend string) {
@@ -410,14 +412,16 @@ func (f *front) remove(backend string) {
 	f.backends = slices.DeleteFunc(f.backends, func(b string) bool { return b == backend })
 }
 
-func (f *front) pick() string {
+// pick returns the gateway whose turn it is, or a channel that is closed when
+// there may be one.
+func (f *front) pick() (backend string, changed <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.backends) == 0 {
-		return ""
+		return "", f.changed
 	}
 	f.next++
-	return f.backends[f.next%len(f.backends)]
+	return f.backends[f.next%len(f.backends)], nil
 }
 
 func (f *front) accept() {
@@ -433,7 +437,16 @@ func (f *front) accept() {
 // serve joins a client's connection with one to a gateway until either ends.
 func (f *front) serve(client net.Conn) {
 	defer client.Close()
-	backend, err := net.Dial("tcp", f.pick())
+	address, changed := f.pick()
+	for address == "" {
+		select {
+		case <-changed:
+			address, changed = f.pick()
+		case <-f.closed:
+			return
+		}
+	}
+	backend, err := net.Dial("tcp", address)
 	if err != nil {
 		return
 	}
@@ -449,6 +462,7 @@ func (f *front) serve(client net.Conn) {
 		})
 	}
 	<-done
+	f.forget(client, backend)
 }
 
 // keep remembers connections that close has to cut; false: it is closed.
@@ -464,8 +478,17 @@ func (f *front) keep(conns ...net.Conn) bool {
 	return true
 }
 
+func (f *front) forget(conns ...net.Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range conns {
+		delete(f.conns, c)
+	}
+}
+
 func (f *front) close() {
 	_ = f.socket.Close() // accept ends either way
+	close(f.closed)
 	f.mu.Lock()
 	for c := range f.conns {
 		_ = c.Close() // a second close is harmless
@@ -748,6 +771,12 @@ func (c *payer) follow(path string) error {
 	}
 	c.nonce = string(found[1])
 	return nil
+}
+
+// through sends the presses on the page to one of several gateways, past the
+// public address.
+func (c *payer) through(g *gatewayProcess) {
+	c.page = strings.Replace(c.page, c.s.front.url, "http://"+g.public, 1)
 }
 
 // press makes a call of the page, as its script does.
