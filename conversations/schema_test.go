@@ -1,0 +1,34 @@
+package conversations
+
+// schemaKey is one row of the store's schema: docs/redis.md is printed from
+// these rows, and the table in doc.go is held against them.
+type schemaKey struct {
+	Key      string // as spelled in doc.go; {p} is the partition's hash tag
+	Type     string
+	Holds    string
+	Lifetime string // which retention, or "none: why"
+	Wrote    string // who writes it
+}
+
+// schema lists every key that the store has.
+var schema = []schemaKey{
+	{"{p}:c:<contact>", "hash", "v version, s the contact with its conversation", "money, renewed by every commit", "commit.lua"},
+	{"{p}:r:<request>", "string", "a payment request, or a tombstone", "money", "commit.lua; SET NX for a tombstone"},
+	{"{p}:m:<message>", "string", "a message", "chats", "commit.lua"},
+	{"{p}:e:<request>", "stream", "the request's own events, n-1 for the n-th", "money", "commit.lua"},
+	{"{p}:h:<contact>", "zset", "message ids by time: the transcript", "chats", "commit.lua"},
+	{"{p}:l:<code>", "string", "the request that a short link leads to", "money", "commit.lua"},
+	{"{p}:x:<merchant>", "zset", "the merchant's request ids by time of creation", "none: one small entry a request", "commit.lua"},
+	{"{p}:i:<commit>", "string", "version that a commit made, for resent commands", "commits", "commit.lua"},
+	{"{p}:d:<key>", "string", "first outcome under a business dedupe key", "dedupe", "commit.lua"},
+	{"{p}:out", "stream", "outbox, consumer group \"workers\"", "none: entries are deleted when done", "commit.lua; RetryDead"},
+	{"{p}:t", "zset", "timers by due time", "none: entries are taken away when done", "commit.lua; the timer runner"},
+	{"{p}:f", "stream", "feed, for /v1/events", "none: capped by age", "commit.lua"},
+	{"{p}:dead", "stream", "outbox entries that could not be worked", "none: until retried or dropped", "the outbox reader"},
+	{"a:<merchant>:<kind>:<v>", "string", "contact that owns an address", "money, renewed when used", "SET NX"},
+	{"o:<merchant>:<order>", "string", "request that holds an order, and the last before", "money", "move.lua"},
+	{"k:<merchant>:<key>", "string", "hash and chosen ids of a create", "idempotency", "SET NX"},
+	{"s:<sealed order>", "string", "a sealed order", "sealed orders, renewed when read", "SET"},
+	{"q:<throttle>", "string", "a shared rate limit", "until it is full again", "throttle.lua"},
+	{"store", "string", "number of partitions", "none: it is the store's identity", "SET NX"},
+}
