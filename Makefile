@@ -24,6 +24,10 @@ lint: ## formatting, go vet, staticcheck
 	go vet $(PACKAGES)
 	go run $(STATICCHECK) $(PACKAGES)
 
+.PHONY: bench
+bench: ## webhook intake and event streams beside the least this machine can do
+	scripts/bench
+
 .PHONY: generate
 generate: ## print anew what is printed from the code
 	scripts/generate
