@@ -37,6 +37,9 @@ func Allowed(m Merchant, contact *Contact, r *PaymentRequest, now time.Time) []s
 // Allowed returns the actions that would be accepted now for a payment request.
 func (s *Store) Allowed(ctx context.Context, r *PaymentRequest) ([]string, error) {
 	contact, err := s.Contact(ctx, r.ContactID)
+	if CodeOf(err) == CodeNotFound {
+		return []string{}, nil // its retention has ended: nothing can be applied any more
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -49,6 +49,7 @@ func newAPI(o apiOptions) *api {
 var setUpHuma = sync.OnceFunc(func() {
 	huma.NewError = humaProblem
 	huma.ValidateStrictCasing = true
+	huma.DefaultArrayNullable = false // our lists are empty, never null
 })
 
 // register puts the API's routes on the public listener.

@@ -34,6 +34,7 @@ type apiBench struct {
 	log      *lockedBuffer
 	redis    *redis.Client
 	prefix   string
+	client   *http.Client
 	url      string
 }
 
@@ -93,6 +94,10 @@ func newAPIBench(t *testing.T, change ...func(*conversations.Options)) *apiBench
 	app.Server().HeaderReceived = limitBody
 	app.Use(refuseEncodings)
 	b.api.register(app)
+	app.Get("/v1/deadline", func(c *fiber.Ctx) error {
+		end, ok := c.UserContext().Deadline()
+		return c.JSON(object{"bounded": ok && time.Until(end) <= callWithin})
+	})
 	app.Get("/v1/panic", func(*fiber.Ctx) error { panic("on purpose") })
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -101,8 +106,12 @@ func newAPIBench(t *testing.T, change ...func(*conversations.Options)) *apiBench
 	b.url = "http://" + listener.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- app.Listener(listener) }()
+	// A connection that was dialled and never used would hold up the shutdown.
+	transport := &http.Transport{DisableKeepAlives: true}
+	b.client = &http.Client{Transport: transport}
 	t.Cleanup(func() {
-		if err := app.ShutdownWithTimeout(5 * time.Second); err != nil {
+		transport.CloseIdleConnections()
+		if err := app.ShutdownWithTimeout(20 * time.Second); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
 		<-served
@@ -211,7 +220,7 @@ func (b *apiBench) try(a apiCall) (apiReply, error) {
 			req.Header.Del(name)
 		}
 	}
-	answer, err := http.DefaultClient.Do(req)
+	answer, err := b.client.Do(req)
 	if err != nil {
 		return apiReply{}, err
 	}

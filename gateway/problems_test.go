@@ -82,6 +82,9 @@ func TestUniformProblems(t *testing.T) {
 	if b.log.String() != "" {
 		t.Errorf("refusals were logged: %s", b.log.String())
 	}
+	if r := b.call(apiCall{method: "GET", path: "/v1/deadline", token: acmeKey}).want(t, 200); r.get("bounded") != true {
+		t.Error("a handler runs without an end")
+	}
 	b.call(apiCall{method: "GET", path: "/v1/panic", token: acmeKey}).problem(t, 500, "internal", "")
 	if log := b.log.String(); strings.Count(log, "on purpose") != 1 || strings.Count(log, "level=") != 1 {
 		t.Errorf("the panic was logged as %s", log)
