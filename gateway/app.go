@@ -219,11 +219,11 @@ func (a *App) buildListeners() {
 	a.public = fiber.New(fiber.Config{
 		DisableStartupMessage: true, Immutable: true, BodyLimit: maxWebhookBody, ReadBufferSize: 16 << 10,
 		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, // no WriteTimeout: it would cut streams
-		ErrorHandler:            problemHandler(a.log),
+		ErrorHandler:            problemHandler(a.log, a.api.allowOrigin),
 		EnableTrustedProxyCheck: true, TrustedProxies: a.trustedProxies(), ProxyHeader: fiber.HeaderXForwardedFor,
 	})
 	a.public.Server().HeaderReceived = limitBody
-	a.public.Use(refuseEncodings)
+	a.public.Use(recoverPanics, refuseEncodings)
 	mount(a.public, a.publicRoutes())
 	a.api.register(a.public)
 	a.admin = fiber.New(fiber.Config{DisableStartupMessage: true, ErrorHandler: problemHandler(a.log), ReadTimeout: 30 * time.Second})

@@ -123,3 +123,10 @@ func refuseEncodings(c *fiber.Ctx) error {
 	}
 	return c.Next()
 }
+
+// recoverPanics answers a handler's panic as an internal error, which is logged
+// with its stack, and lets the process live.
+func recoverPanics(c *fiber.Ctx) (err error) {
+	defer recovered(&err)
+	return c.Next()
+}
