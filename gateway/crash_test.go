@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"paythread/conversations/redistest"
@@ -159,6 +160,10 @@ var reversalGaps = []gap{
 	{name: "reversal committed, its answer lost", at: paying, card: panRiskRefused, commit: "OperationAnswered", when: redistest.After, log: logGivenBack},
 }
 
+// crashes bounds how many gaps are played at the same time. They spend their
+// time waiting, so they are more than -parallel would allow.
+var crashes = make(chan struct{}, 8)
+
 // TestCrash kills the gateway in every gap, on a single redis-server and on a
 // Cluster of three whose nodes announce proxies.
 func TestCrash(t *testing.T) {
@@ -180,14 +185,17 @@ func TestCrash(t *testing.T) {
 		t.Run(redis.name, func(t *testing.T) {
 			t.Parallel()
 			store := redis.start(t)
+			var played sync.WaitGroup
 			for channel, gaps := range redis.gaps {
 				for _, g := range gaps {
-					t.Run(strings.Join([]string{channel, stepNames[g.at], g.name}, "/"), func(t *testing.T) {
-						t.Parallel()
-						g.play(t, store, channel)
+					played.Go(func() {
+						crashes <- struct{}{}
+						defer func() { <-crashes }()
+						t.Run(strings.Join([]string{channel, stepNames[g.at], g.name}, "/"), func(t *testing.T) { g.play(t, store, channel) })
 					})
 				}
 			}
+			played.Wait()
 		})
 	}
 }
@@ -263,6 +271,7 @@ func (g gap) pay(s *rig, gateway *gatewayProcess, c *payer, id string, crashed *
 	case waiting:
 		s.must(charge())
 		s.awaitEvent(id, "attempt_unsettled")
+		s.world.CyberSource.Index() // the first search shall find it
 		g.crashIn(s, gateway, func() error { return nil })
 		*crashed = true
 	default:
