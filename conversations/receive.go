@@ -45,7 +45,7 @@ func (s *Store) Receive(ctx context.Context, merchantID string, in Inbound) erro
 		return err
 	}
 	if a.Contact != nil && len(addresses) > 1 && !knows(a.Contact, addresses) {
-		return s.learnAddresses(ctx, a.Contact, addresses[1:], Address{})
+		return s.learnAddresses(ctx, a.Contact, addresses, Address{})
 	}
 	return nil
 }
