@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,7 +26,7 @@ import (
 
 // patience is how long anything is waited for that has to come. A story that
 // goes well never waits so long, and one that does not tells what was missing.
-const patience = 45 * time.Second
+const patience = 30 * time.Second
 
 // quickTimings are the waits of a story that says nothing of its own: long
 // enough that nothing runs out while the machine is busy.
@@ -38,6 +39,8 @@ type stageOptions struct {
 	Pace        time.Duration
 	TokenLife   time.Duration // of transient tokens
 	SearchDelay time.Duration // until the platform's search shows a payment
+	TimeToOpen  time.Duration // the merchant's
+	TimeToPay   time.Duration
 }
 
 // stage is where a story is played: the simulated world, Redis, and a gateway
@@ -127,6 +130,9 @@ func (s *stage) configure(o stageOptions) *Config {
 		s.t.Fatal(err)
 	}
 	config.Redis = redis
+	for _, m := range config.Merchants {
+		m.TimeToOpen, m.TimeToPay = cmp.Or(o.TimeToOpen, m.TimeToOpen), cmp.Or(o.TimeToPay, m.TimeToPay)
+	}
 	config.Dispatcher.RetryAfter, config.Dispatcher.ClaimIdle = 200*time.Millisecond, 2*time.Second
 	return config
 }
