@@ -115,7 +115,7 @@ function chatsInOrder() {
 function drawThreads() {
   const list = $("threads");
   const focused = document.activeElement && document.activeElement.dataset.key;
-  list.replaceChildren(...chatsInOrder().map((chat) => {
+  const items = chatsInOrder().map((chat) => {
     const last = lastOf(chat);
     const count = unread(chat);
     const button = make("button", count ? "unread" : "");
@@ -143,7 +143,10 @@ function drawThreads() {
     const item = make("li");
     item.append(button);
     return item;
-  }));
+  });
+  // What has not changed stays: a button that is replaced under a pressing finger is not pressed.
+  if (items.length === list.childElementCount && items.every((item, i) => item.isEqualNode(list.children[i]))) return;
+  list.replaceChildren(...items);
   if (focused && !open) {
     const back = list.querySelector('[data-key="' + CSS.escape(focused) + '"]');
     if (back) back.focus();
