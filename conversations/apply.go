@@ -69,6 +69,21 @@ func (m *Missing) Error() string {
 	return "the state lacks payment request " + m.RequestID + " or message " + m.MessageID
 }
 
+// possible refuses what no identifier of ours can be: it would be looked for
+// without end among the other things.
+func (m *Missing) possible(partitions int) error {
+	if m.RequestID != "" {
+		if _, ok := partitionOf(m.RequestID, requestPrefix, partitions); !ok {
+			return NotFound("payment request")
+		}
+		return nil
+	}
+	if _, ok := partitionOf(m.MessageID, messagePrefix, partitions); !ok {
+		return NotFound("message")
+	}
+	return nil
+}
+
 // ErrNothing is returned by Apply when an event changes nothing at all, such
 // as a timer that was popped twice. There is nothing to commit.
 var ErrNothing = errors.New("the event changes nothing")

@@ -279,6 +279,9 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 		changed, effects, err := Apply(state, event, s.Now())
 		var missing *Missing
 		if errors.As(err, &missing) {
+			if err := missing.possible(s.o.Partitions); err != nil {
+				return Applied{}, err
+			}
 			if known, err = s.load(ctx, p, contactID, known.and(missing)); err != nil {
 				return Applied{}, err
 			}
