@@ -200,7 +200,41 @@ func (a *App) buildWorkers(senders map[string]*liveSender, paid map[string]platf
 		},
 	}
 	timers := &conversations.TimerRunner{Store: a.store, Every: timersEvery, Log: a.log}
-	a.workers = []worker{{"outbox", outbox.Run}, {"timers", timers.Run}, {"streams", a.streams.Run}}
+	a.workers = []worker{{"outbox", outbox.Run}, {"timers", timers.Run}, {"streams", a.streams.Run}, {"link keys", a.followKeys}}
+}
+
+// keysEvery is how often the link keys are read again: a rotation reaches every
+// process within it, and links signed with a new key are refused no longer.
+const keysEvery = 30 * time.Second
+
+// followKeys reads the link keys again now and then. After a file that cannot
+// be read the keys stay as they were.
+func (a *App) followKeys(ctx context.Context) error {
+	tick := time.NewTicker(keysEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			before := a.keys.KeyID()
+			if err := a.keys.Reload(); err != nil {
+				a.log.Error("the link keys could not be read again and stay as they were", "error", err)
+			} else if now := a.keys.KeyID(); now != before {
+				a.log.Info("a new link key signs from now on", "kid", now)
+			}
+		}
+	}
+}
+
+// warnOfRedis logs what the doctor finds wrong with Redis, and goes on: a
+// managed one may refuse to tell.
+func (a *App) warnOfRedis(ctx context.Context) {
+	for _, check := range redisChecks(a.config, a.store) {
+		if f := check.run(ctx); f.status != statusOK {
+			a.log.Warn("redis is not as it should be", "check", check.name, "found", f.found, "mend", f.mend)
+		}
+	}
 }
 
 // timersEvery is how often due timers are looked for.

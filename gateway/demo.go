@@ -60,7 +60,7 @@ func runDemo(ctx context.Context, p process, o demoOptions) error {
 	if o.Play {
 		err = play(ctx, p.stdout, d)
 	} else {
-		p.say(p.stdout, d.welcome(o))
+		p.say(p.stdout, d.welcome(o.RedisURL != ""))
 		select {
 		case <-ctx.Done():
 		case err = <-d.app.Failed():
@@ -99,6 +99,9 @@ func startDemo(ctx context.Context, p process, o demoOptions) (d *demo, err erro
 		return d, err
 	}
 	listen, err := freeAddress("--listen", o.Listen)
+	if err == nil {
+		o.AdminListen, err = freeAddress("--admin-listen", o.AdminListen)
+	}
 	if err != nil {
 		return d, errors.Join(err, socket.Close())
 	}
@@ -184,8 +187,8 @@ func (d *demo) configure(o demoOptions, listen, outsideURL string) (*Config, err
 func demoSteps() []simulator.Link {
 	return []simulator.Link{
 		{Name: "Be the agent", URL: "/oms/", Text: "open an order, pick Chat to pay, press Send, and keep that page in sight"},
-		{Name: "Be the customer", URL: "/phone/" + strings.TrimPrefix(demoCustomer, "+"), Text: "read the message and press Pay securely"},
-		{Name: "Pay with a test card", Text: "4111 1111 1111 1111, any future date, any code"},
+		{Name: "Be the customer", Text: "press Open the customer's phone in the order, read the message, press Pay securely"},
+		{Name: "Pay with a test card", Text: "press Approved above the card form and it is filled in; the others are declined, reviewed or never answered"},
 		{Name: "Watch the order turn paid", Text: "and open the receipt from the second message"},
 	}
 }
@@ -200,9 +203,9 @@ func demoLinks(public, admin string) []simulator.Link {
 }
 
 // welcome is what the demo prints once everything runs.
-func (d *demo) welcome(o demoOptions) string {
+func (d *demo) welcome(keeps bool) string {
 	kept := "Nothing is kept: Redis is embedded and ends with this process (--redis-url URL uses a real one)."
-	if o.RedisURL != "" {
+	if keeps {
 		kept = "State is kept in the Redis that you named. The link keys are not: links end with this process."
 	}
 	return fmt.Sprintf(`
@@ -215,8 +218,8 @@ Paythread demo. Open the start page in a browser:
   API            %s/docs   key %s
   metrics        http://%s/metrics
 
-A card that is approved: 4111 1111 1111 1111, any future date, any code.
+The card form has test cards to press; the one named Approved is 4111 1111 1111 1111.
 %s
 Ctrl+C ends it.
-`, d.outside.URL, d.outside.URL, d.outside.URL, strings.TrimPrefix(demoCustomer, "+"), d.public, demoAPIKey, o.AdminListen, kept)
+`, d.outside.URL, d.outside.URL, d.outside.URL, strings.TrimPrefix(demoCustomer, "+"), d.public, demoAPIKey, d.app.AdminAddr(), kept)
 }

@@ -20,6 +20,7 @@ func serveCommand(flags *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
+		app.warnOfRedis(ctx)
 		return runApp(ctx, app)
 	}
 }
@@ -53,7 +54,7 @@ func simulateCommand(flags *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		p.say(p.stdout, fmt.Sprintf("The outside world is at %s/\nIts control API is described there; identities for your settings:\n%s", url, identities()))
+		p.say(p.stdout, fmt.Sprintf("The outside world is at %s/\nIts control API is in docs/simulator.md; identities for your settings:\n%s", url, identities()))
 		select {
 		case <-ctx.Done():
 		case err = <-outside.done:

@@ -151,7 +151,9 @@ func webhookOf(c *fiber.Ctx, sender *liveSender, now time.Time) providers.Webhoo
 		query = url.Values{} // what cannot be read is not there; the signature covers the raw text
 	}
 	header := http.Header{}
-	c.Request().Header.VisitAll(func(k, v []byte) { header.Add(string(k), string(v)) })
+	for k, v := range c.Request().Header.All() {
+		header.Add(string(k), string(v))
+	}
 	return providers.Webhook{
 		Method: c.Method(), URL: address, Header: header, Body: append([]byte(nil), c.Request().Body()...), Query: query, ReceivedAt: now,
 	}
