@@ -66,6 +66,7 @@ type keyPair struct {
 type KeyRing struct {
 	currentPath, previousPath string
 	pair                      atomic.Pointer[keyPair]
+	lookedAgain               atomic.Int64 // unix seconds: when a key that is not known made us read the files
 }
 
 // LoadKeys reads the current key and, unless previous is empty, the key before
@@ -154,8 +155,24 @@ func (k *KeyRing) jwks(now time.Time) []byte {
 	return body
 }
 
-// find returns the accepted public key with that id.
+// find returns the accepted public key with that id. One that is not known may
+// be newer than what was read: another process saw a rotation first. So the
+// files are read again, at most once a second, since anybody can name a key.
 func (k *KeyRing) find(id string, now time.Time) (ed25519.PublicKey, bool) {
+	if key, ok := k.known(id, now); ok {
+		return key, true
+	}
+	last, this := k.lookedAgain.Load(), time.Now().Unix()
+	if last == this || !k.lookedAgain.CompareAndSwap(last, this) {
+		return nil, false
+	}
+	if err := k.Reload(); err != nil {
+		return nil, false // the keys stay as they were, and this one is not among them
+	}
+	return k.known(id, now)
+}
+
+func (k *KeyRing) known(id string, now time.Time) (ed25519.PublicKey, bool) {
 	pair := k.pair.Load()
 	for _, key := range []*signingKey{pair.current, pair.previous} {
 		if key.accepted(now) && key.id == id {

@@ -264,3 +264,33 @@ func TestReloadWhileLinksAreMinted(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A process that has not yet read the new key meets a link signed with it.
+func TestALinkOfANewerKeyIsUnderstood(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	current, previous := filepath.Join(dir, CurrentKeyFile), filepath.Join(dir, PreviousKeyFile)
+	if _, err := NewKeyFile(current); err != nil {
+		t.Fatal(err)
+	}
+	slow, err := LoadKeys(current, previous)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	if _, err := Rotate(dir, now); err != nil {
+		t.Fatal(err)
+	}
+	quick, err := LoadKeys(current, previous)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const issuer = "https://pay.acme.example"
+	token, err := quick.MintLink(LinkPay, "pr_0r7vm5vapk9kymg1znxb", issuer, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := slow.RedeemLink(LinkPay, token, issuer, now); err != nil || id != "pr_0r7vm5vapk9kymg1znxb" {
+		t.Errorf("redeemed %q, %v; want the request, since the new key's file is there", id, err)
+	}
+}
