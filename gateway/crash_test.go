@@ -6,8 +6,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"paythread/conversations/redistest"
+	"paythread/simulator"
+	"paythread/simulator/cybersource"
 	"paythread/simulator/faults"
 )
 
@@ -44,6 +47,8 @@ type gap struct {
 	card     string // of the customer's first try; panApproved if empty
 	lost     bool   // the charge's first answer was lost on the line
 	loseEcho int    // so many statuses of the first message never arrive
+	lags     bool   // the platform's search shows the charge after the last question only
+	beside   bool   // another gateway runs, which nobody kills: none is started again
 
 	// What is there in the end.
 	log      []string // the event log
@@ -64,10 +69,13 @@ var (
 	// The money was held and refused by risk rules; when it was given back, the
 	// customer paid with another card.
 	logGivenBack = slices.Concat(logToCard, []string{"attempt_started", "reversal_started", "declined"}, logPaid, logReceipt)
+	// The charge was made, and could not be found until long after the customer
+	// had paid again.
+	logSecondSuccess = slices.Concat(logNeverMade, []string{"reversal_started", "reversed"})
 )
 
-// paymentMessage and receiptMessage are how the keys of the first two messages of a payment
-// request end.
+// paymentMessage and receiptMessage are how the keys of the first two messages
+// of a payment request end.
 const (
 	paymentMessage = "-1"
 	receiptMessage = "-2"
@@ -140,6 +148,20 @@ var chargeGaps = []gap{
 	{name: "outcome committed, its answer lost", at: paying, commit: "AttemptAnswered", when: redistest.After, log: logUneventful},
 }
 
+// survivedGaps are gaps of a charge with another gateway beside, which takes
+// over what the dead one left.
+var survivedGaps = []gap{
+	{name: "attempt committed, another gateway beside", at: paying, beside: true, commit: "AttemptStarted", when: redistest.After, log: logNeverMade},
+	{name: "platform reached, another gateway beside", at: paying, beside: true, call: "cybersource.payments", when: redistest.After, log: logAskedAfter},
+	{name: "outcome not committed, another gateway beside", at: paying, beside: true, commit: "AttemptAnswered", when: redistest.Before, log: logAskedAfter},
+}
+
+// laggingGaps are those in which a charge shows so late that the customer has
+// paid again by then: the second success is given back.
+var laggingGaps = []gap{
+	{name: "platform reached, found too late", at: paying, lags: true, call: "cybersource.payments", when: redistest.After, log: logSecondSuccess},
+}
+
 // inquiryGaps are the gaps while the platform is asked about a charge whose
 // answer was lost on the line, with the gateway alive.
 var inquiryGaps = []gap{
@@ -175,7 +197,7 @@ func TestCrash(t *testing.T) {
 	}{
 		{"single", aSingleRedis, map[string][]gap{
 			"whatsapp": slices.Concat(requestGaps, messageGaps("whatsapp", asking, paymentMessage), echoGaps("whatsapp"), openingGaps, chargeGaps,
-				messageGaps("whatsapp", paying, receiptMessage), inquiryGaps, reversalGaps),
+				survivedGaps, laggingGaps, messageGaps("whatsapp", paying, receiptMessage), inquiryGaps, reversalGaps),
 			"sms": slices.Concat(messageGaps("sms", asking, paymentMessage), echoGaps("sms"), messageGaps("sms", paying, receiptMessage)),
 		}},
 		{"cluster", aCluster, map[string][]gap{
@@ -204,8 +226,16 @@ var stepNames = map[step]string{asking: "asking", opening: "opening", paying: "p
 
 // play tells the story with the crash in it, and then looks at what is there.
 func (g gap) play(t *testing.T, store rigRedis, channel string) {
-	s := newRig(t, store)
+	s := newRig(t, store, func(o *rigOptions) {
+		if g.lags {
+			o.Env["TIMINGS_LATE_ASK_AFTER"] = "20s,25s" // when all else is over
+			o.World = func(_ *simulator.Config, card *cybersource.Config) { card.SearchDelay = 10 * time.Second }
+		}
+	})
 	gateway := s.startGateway()
+	if g.beside {
+		s.startGateway()
+	}
 	c := s.payer(demoCustomer, channel)
 	want := asked{Order: "1042", Phone: demoCustomer, Channel: channel, Amount: "149.00", Key: "panel-1"}
 
@@ -226,6 +256,11 @@ func (g gap) play(t *testing.T, store rigRedis, channel string) {
 	g.switchPhone(c, true)
 	s.awaitEvent(id, "delivered")
 	s.must(c.follow("/p/"))
+	if g.at == paying {
+		// The one that is to die, which then knows the state: what is held shall
+		// be a commit, not a conflict.
+		c.through(gateway)
+	}
 	does(opening, c.open)
 
 	g.switchPhone(c, false)
@@ -234,7 +269,7 @@ func (g gap) play(t *testing.T, store rigRedis, channel string) {
 	g.switchPhone(c, true)
 	s.awaitEvent(id, "receipt_delivered")
 	s.must(c.viewReceipt())
-	s.awaitEvent(id, "receipt_viewed")
+	s.awaitEvent(id, g.log[len(g.log)-1])
 	if !crashed {
 		t.Fatal("the gateway was never killed")
 	}
@@ -278,6 +313,7 @@ func (g gap) pay(s *rig, gateway *gatewayProcess, c *payer, id string, crashed *
 		s.must(charge())
 	}
 	for s.awaitLifecycle(id, "paid", "open") == "open" {
+		s.must(c.follow("/p/"))
 		s.must(c.retry())
 		_, err := c.pay(panApproved)
 		s.must(err)
@@ -321,7 +357,9 @@ func (g gap) crashIn(s *rig, gateway *gatewayProcess, act func() error) {
 	default:
 		held.Drop()
 	}
-	s.startGateway()
+	if !g.beside {
+		s.startGateway()
+	}
 	<-gone
 }
 
