@@ -39,9 +39,6 @@ type answer struct {
 	known *knownContact
 }
 
-// fixedKeys is how many KEYS come before the documents.
-const fixedKeys = 8
-
 func (c *commit) run(ctx context.Context) (answer, error) {
 	state, err := c.build()
 	if err != nil {

@@ -342,7 +342,6 @@ type walk struct {
 	r          *rand.Rand
 	milestones map[Milestone]bool
 	sent       map[string]Consent
-	checkedOut int
 }
 
 func (w *walk) one(of ...string) string { return of[w.r.IntN(len(of))] }
