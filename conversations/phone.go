@@ -5,32 +5,61 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/nyaruka/phonenumbers"
 )
 
 // ParsePhone reads a phone number in international form, or in the national
 // form of a country (ISO 3166 alpha-2), and returns its canonical E.164 form
-// and its national form for people. The error is an *Error about "phone".
+// and its national form for people. It takes only numbers that exist by the
+// country's plan and at which a person may get messages. The error is an *Error
+// about "phone".
 func ParsePhone(number, country string) (canonical, national string, err error) {
 	n, perr := phonenumbers.Parse(number, strings.ToUpper(country))
 	if perr != nil || len(number) > 40 {
 		return "", "", Invalid("phone", "this is not a phone number of %s; write it as it is dialled there, or with + and the country code", orAnywhere(country))
 	}
-	if !phonenumbers.IsValidNumber(n) {
+	// The library reads letters as keys, or skips them: a letter O for a zero
+	// would be somebody else's number. It drops extensions.
+	if strings.ContainsFunc(number, unicode.IsLetter) || n.GetExtension() != "" {
+		return "", "", Invalid("phone", "write the phone number with digits only, without letters or an extension")
+	}
+	if !isSubscriber(n) {
 		// The old spellings of some countries are not valid numbers as written.
 		fixed := respell(phonenumbers.Format(n, phonenumbers.E164))
 		m, ferr := phonenumbers.Parse(fixed, "")
-		if ferr != nil || !phonenumbers.IsValidNumber(m) {
+		if ferr != nil || !isSubscriber(m) {
 			return "", "", Invalid("phone", "there is no such phone number in %s; check its digits", orAnywhere(phonenumbers.GetRegionCodeForNumber(n), country))
 		}
 		n = m
+	}
+	if !slices.Contains(messageable, phonenumbers.GetNumberType(n)) {
+		return "", "", Invalid("phone", "nobody gets messages at this kind of number (toll-free, premium-rate, shared-cost and the like); use the customer's own")
 	}
 	canonical = respell(phonenumbers.Format(n, phonenumbers.E164))
 	if m, ferr := phonenumbers.Parse(canonical, ""); ferr == nil {
 		n = m
 	}
 	return canonical, phonenumbers.Format(n, phonenumbers.NATIONAL), nil
+}
+
+// isSubscriber tells whether a number is possible, valid and not one of the
+// networks' own short numbers.
+func isSubscriber(n *phonenumbers.PhoneNumber) bool {
+	return phonenumbers.IsPossibleNumber(n) && phonenumbers.IsValidNumber(n) &&
+		len(phonenumbers.GetNationalSignificantNumber(n)) >= shortest[n.GetCountryCode()]
+}
+
+// shortest are the fewest digits of a subscriber's number, by country code,
+// where the plan lists shorter numbers of the networks' services among the
+// mobile ones: in South Africa 082 123 is "valid".
+var shortest = map[int32]int{27: 9}
+
+// messageable are the kinds of number that a person may be written to at. A
+// fixed line is one: WhatsApp accounts are registered on them, too.
+var messageable = []phonenumbers.PhoneNumberType{
+	phonenumbers.MOBILE, phonenumbers.FIXED_LINE, phonenumbers.FIXED_LINE_OR_MOBILE, phonenumbers.VOIP, phonenumbers.PERSONAL_NUMBER,
 }
 
 func orAnywhere(countries ...string) string {

@@ -1,0 +1,43 @@
+package conversations_test
+
+import (
+	"errors"
+	"testing"
+
+	"paythread/conversations"
+)
+
+func TestParsePhoneTakesOnlyNumbersThatGetMessages(t *testing.T) {
+	t.Parallel()
+	for number, want := range map[string]string{
+		"082 123 4567":       "+27821234567",
+		"+27 (0)82 123-4567": "+27821234567",
+		"0027 82 123 4567":   "+27821234567",
+		"011 883 0000":       "+27118830000", // a fixed line: WhatsApp accounts are registered on them
+		"+44 7624 123456":    "+447624123456",
+		"+55 11 8765-4321":   "+5511987654321",
+		"+52 1 55 1234 5678": "+525512345678",
+		"082 123":            "", // a network's own short number, "valid" by the plan
+		"+2782123456":        "", // a digit short of a subscriber's
+		"112":                "",
+		"31345":              "",
+		"082 123 4567 ext 5": "",
+		"0821234567;ext=3":   "",
+		"082 123 456O":       "", // a letter O
+		"082 CALL NOW":       "",
+		"0800 123 456":       "", // toll-free
+		"0860 123 456":       "", // shared cost
+		"+1 800 555 1234":    "",
+		"+979 1 2345 6789":   "", // premium rate
+		"+800 1234 5678":     "",
+	} {
+		got, _, err := conversations.ParsePhone(number, "ZA")
+		var refused *conversations.Error
+		switch {
+		case want != "" && (got != want || err != nil):
+			t.Errorf("%q is %q, %v; want %q", number, got, err, want)
+		case want == "" && (!errors.As(err, &refused) || refused.Field != "phone" || got != ""):
+			t.Errorf("%q is %q, %v; want a refusal that names the phone", number, got, err)
+		}
+	}
+}
