@@ -440,7 +440,7 @@ class PaythreadPanel extends HTMLElement {
         this.#refresh(); // what the log does not carry may have changed while nobody listened
         await readEvents(response.body, alive, (event) => {
           if (signal.aborted || one.signal.aborted) return;
-  if (event.type === 'reset') {
+          if (event.type === 'reset') {
             // The log ends at that number: what is missing stays missing, and what came after it is void.
             gapAt = this.#lastSeq = this.#shown = Number(event.id) || 0;
             this.#events = this.#events.filter((e) => e.seq <= gapAt);
@@ -454,7 +454,7 @@ class PaythreadPanel extends HTMLElement {
             return; // not one of ours
           }
           if (!Number.isInteger(entry.seq) || entry.seq <= this.#lastSeq) return;
-          // A number was left out: ask again from the last one that came, once. Then the log has no such number.
+          // A number was left out: ask once more from the last that came. Then the log has no such number.
           if (entry.seq > this.#lastSeq + 1 && this.#lastSeq > 0 && gapAt !== this.#lastSeq) {
             gapAt = this.#lastSeq;
             one.abort();
@@ -636,12 +636,12 @@ class PaythreadPanel extends HTMLElement {
 
   #previewSoon(after = PREVIEW_AFTER) {
     clearTimeout(this.#previewTimer);
+    this.#previewCall?.abort();
     if (this.#ui.form.hidden || !this.#life) return;
     this.#previewTimer = setTimeout(() => this.#preview(), after);
   }
 
   async #preview(withPhone = true) {
-    this.#previewCall?.abort();
     const channel = this.#channel(), phone = this.#ui.phone.value.trim();
     if (!channel || !this.#life) return;
     const control = (this.#previewCall = new AbortController());
@@ -909,7 +909,8 @@ class PaythreadPanel extends HTMLElement {
     if (pending?.words !== words) this.#pending.set(action, (pending = { key: randomKey(), words }));
     this.#acting = true;
     ui.actionAlert.replaceChildren();
-    for (const name of ['resend', 'extend', 'cancel', 'confirmYes']) ui[name].setAttribute('aria-disabled', 'true');
+    const buttons = [ui.resend, ui.extend, ui.cancel, ui.confirmYes];
+    for (const b of buttons) b.setAttribute('aria-disabled', 'true');
     try {
       const fresh = await this.#call('POST', requestPath(request, `/${action}`), { body: words, key: pending.key });
       this.#pending.delete(action);
@@ -927,7 +928,7 @@ class PaythreadPanel extends HTMLElement {
       return false;
     } finally {
       this.#acting = false;
-      for (const name of ['resend', 'extend', 'cancel', 'confirmYes']) ui[name].removeAttribute('aria-disabled');
+      for (const b of buttons) b.removeAttribute('aria-disabled');
     }
   }
 
@@ -1062,7 +1063,7 @@ class PaythreadPanel extends HTMLElement {
     ui.phone = h('input', {
       type: 'tel', id: 'phone', name: 'phone', autocomplete: 'off', maxlength: 32, required: true, 'aria-describedby': 'phone-hint phone-error',
       on: {
-        input: () => { this.#drawPhone(); this.#fieldError('phone', ''); this.#previewSoon(); },
+        input: () => { this.#phoneProblem = ''; this.#drawPhone(); this.#fieldError('phone', ''); this.#previewSoon(); },
         blur: () => this.#phoneProblem && this.#fieldError('phone', this.#phoneProblem),
       },
     });
@@ -1125,7 +1126,7 @@ class PaythreadPanel extends HTMLElement {
   }
 }
 
-// whole fills in what an answer leaves out because it is empty, so that laying it over an older one clears that.
+// whole fills in what an answer leaves out as empty, so that laying it over an older one clears that.
 function whole(request) {
   const full = { reason: '', late: false, superseded: false, pay_by: '', ...request };
   full.milestones ??= {};
@@ -1135,7 +1136,7 @@ function whole(request) {
 
 // fieldErrors lists a problem's errors by the last part of the field's name: "body.phone" and "phone" are the same field.
 function fieldErrors(problem) {
-  return problem.errors.map((e) => ({ name: String(e.field || e.location || '').split('.').pop(), message: e.message || problem.message }));
+  return problem.errors.map((e) => ({ name: String(e.field || e.location || '').split('.').pop(), message: (e.message || problem.message).replace(/^./, (c) => c.toUpperCase()) }));
 }
 
 // condition says in one word where a request stands, with the tone to say it in.
