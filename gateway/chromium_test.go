@@ -155,6 +155,7 @@ const eyes = `(() => {
       return over && (e.contains(over) || over.contains(e)) ? { x, y } : null;
     },
     focus: () => (deepest() && deepest().matches([...Object.values(kinds), "input"].join(",")) ? called(deepest()) : ""),
+    chosen: (name) => all(document).some((e) => e.matches(kinds.choice) && shown(e) && called(e) === name && e.querySelector("input").checked),
     status: () => all(document).filter((e) => e.matches("[role=status]") && shown(e)).map((e) => tidy(e.innerText)),
     things: () => all(document).filter((e) => e.matches(Object.values(kinds).join(",")) && shown(e)).map(called),
   };
@@ -244,11 +245,15 @@ func (p *person) presses(name string) {
 	p.do("press "+name, chromedp.MouseClickXY(at.X, at.Y))
 }
 
-// chooses clicks one of several choices by the words on it.
+// chooses clicks one of several choices by the words on it, and looks whether
+// it took.
 func (p *person) chooses(name string) {
 	p.t.Helper()
-	at := p.where("choice", name)
-	p.do("choose "+name, chromedp.MouseClickXY(at.X, at.Y))
+	p.await("to have chosen "+name, func() (bool, error) {
+		at := p.where("choice", name)
+		p.do("choose "+name, chromedp.MouseClickXY(at.X, at.Y))
+		return look[bool](p, "chosen("+quoted(name)+")")
+	})
 }
 
 // types replaces what is in a field, named by its label.

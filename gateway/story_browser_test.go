@@ -251,7 +251,7 @@ func (d *drama) wrongNumber() {
 	d.agent.presses("Chat to pay")
 	d.agent.types("Phone number", "082 12")
 	d.agent.presses("Send request for")
-	d.agent.sees("there is no such phone number")
+	d.agent.sees("There is no such phone number")
 	d.agent.picture("oms-wrong-number")
 	d.agent.types("Phone number", phoneTyped)
 	d.agent.presses("Send request for")
