@@ -18,6 +18,7 @@ import (
 // of its own. It opens no store and writes nothing, so that it can be asked
 // before the first start.
 func InspectServers(ctx context.Context, o Options) (Inspection, error) {
+	logDriver(o.Log)
 	client := redis.NewUniversalClient(o.universal(inspectPool))
 	seen, err := Inspect(ctx, client)
 	return seen, errors.Join(err, client.Close())

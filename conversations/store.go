@@ -97,6 +97,7 @@ type Store struct {
 // same number of partitions, or an empty one. It fails with CodeUnavailable if
 // Redis does not answer.
 func Connect(ctx context.Context, o Options) (*Store, error) {
+	logDriver(o.Log)
 	o = o.withDefaults()
 	if o.Partitions < 1 || o.Partitions > MaxPartitions {
 		return nil, Invalid("partitions", "%d partitions are not possible, use 1 to %d", o.Partitions, MaxPartitions)
