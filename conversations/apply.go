@@ -151,7 +151,10 @@ func (t *tx) apply(event Event) error {
 	case Extended:
 		return t.onRequest(e.RequestID, ExtendedByAgent, nil)
 	case CancelRequested:
-		return t.onRequest(e.RequestID, CancelAsked, func(p *paymentTx) { p.reason = ReasonByAgent })
+		if err := checkText("reason", e.Note, 200); err != nil {
+			return err
+		}
+		return t.onRequest(e.RequestID, CancelAsked, func(p *paymentTx) { p.reason, p.note = ReasonByAgent, e.Note })
 	case Resent:
 		return t.resent(e)
 	case SupersededBy:

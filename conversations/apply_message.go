@@ -63,7 +63,7 @@ func (t *tx) sendAbout(r *PaymentRequest, purpose Purpose) {
 		Purpose:    purpose,
 		Parameters: t.parameters(r, purpose),
 	}
-	m.Text = text(r.Locale, string(purpose), m.Parameters)
+	m.Text = Text(m.Channel, purpose, m.Parameters)
 	r.Messages = append(r.Messages, m.ID)
 	t.queue(m)
 }

@@ -21,6 +21,7 @@ type paymentTx struct {
 	result    Result         // of an answer
 	op        *Operation     // of an operation's outcome
 	reason    string
+	note      string // of CancelAsked
 	elsewhere string
 }
 
@@ -331,7 +332,7 @@ var paymentEffects = map[Effect]func(*paymentTx){
 		case p.r.PaidElsewhere != "":
 			p.r.Reason = ReasonAlreadyPaid
 		default:
-			p.r.Reason = p.reason
+			p.r.Reason, p.r.CancelNote = p.reason, p.note
 		}
 	},
 	ForgetReason: func(p *paymentTx) { p.r.Reason = "" },

@@ -120,9 +120,15 @@ func text(locale, key string, p Parameters) string {
 	).Replace(texts[key]))
 }
 
-// Text returns the message of a purpose as a customer would read it, for
-// previews. Locale falls back to English.
-func Text(purpose Purpose, p Parameters) string { return text(p.Locale, string(purpose), p) }
+// Text returns the message of a purpose as a customer reads it on a channel.
+// On WhatsApp that is the body of the template, whose button carries the link.
+// Locale falls back to English.
+func Text(channel Channel, purpose Purpose, p Parameters) string {
+	if on := text(p.Locale, string(purpose)+"."+string(channel), p); on != "" {
+		return on
+	}
+	return text(p.Locale, string(purpose), p)
+}
 
 // situations say how the bot speaks of a lifecycle.
 var situations = map[Lifecycle]string{

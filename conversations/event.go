@@ -66,6 +66,7 @@ type Extended struct {
 type CancelRequested struct {
 	RequestID string
 	Agent     string
+	Note      string // why, in the merchant's own words; the customer does not see it
 }
 
 // Resent asks for the payment or the receipt message once more.

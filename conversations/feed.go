@@ -192,8 +192,12 @@ func (s *Store) streamEnd(ctx context.Context, p int) (StreamID, error) {
 	return parseStreamID(info.LastGeneratedID), nil
 }
 
+// replayAtOnce is how many entries of a partition one replay reads at most.
+const replayAtOnce = 500
+
 // ReplayFeed returns a merchant's events after a cursor, oldest first, and the
-// cursor after the last. reset says that some are lost: the cursor is older
+// cursor after what was read. One call reads a bounded piece of the feed: all is
+// read when the cursor no longer moves. reset says that some are lost: the cursor is older
 // than what is kept, or newer than the feed, after a failover that went back;
 // the reader must read the lists again.
 func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) (events []FeedEntry, to Cursor, reset bool, err error) {
@@ -208,20 +212,15 @@ func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) 
 			end, err := s.FeedEnd(ctx)
 			return nil, end, true, err
 		}
-		for {
-			entries, err := s.rdb.XRangeN(ctx, s.keys.feed(p), "("+to[p].String(), "+", 500).Result()
-			if err != nil {
-				return nil, nil, false, Unavailable(fmt.Errorf("read the feed: %w", err))
-			}
-			for _, m := range entries {
-				e := s.feedEntry(p, m)
-				to[p] = e.ID
-				if e.MerchantID == merchantID {
-					events = append(events, e)
-				}
-			}
-			if len(entries) < 500 {
-				break
+		entries, err := s.rdb.XRangeN(ctx, s.keys.feed(p), "("+to[p].String(), "+", replayAtOnce).Result()
+		if err != nil {
+			return nil, nil, false, Unavailable(fmt.Errorf("read the feed: %w", err))
+		}
+		for _, m := range entries {
+			e := s.feedEntry(p, m)
+			to[p] = e.ID
+			if e.MerchantID == merchantID {
+				events = append(events, e)
 			}
 		}
 	}

@@ -99,8 +99,9 @@ type PaymentRequest struct {
 
 	Lifecycle  Lifecycle `json:"lifecycle"`
 	Reason     string    `json:"reason,omitempty"`
-	Superseded bool      `json:"superseded,omitempty"` // another request holds the order now
-	Late       bool      `json:"late,omitempty"`       // money came after expiry, cancellation or failure
+	CancelNote string    `json:"cancel_note,omitempty"` // why it was cancelled, in the merchant's own words
+	Superseded bool      `json:"superseded,omitempty"`  // another request holds the order now
+	Late       bool      `json:"late,omitempty"`        // money came after expiry, cancellation or failure
 	// LateFrom is where it stood when money came late and went into review: it
 	// returns there if the reviewers reject it.
 	LateFrom Lifecycle `json:"late_from,omitempty"`

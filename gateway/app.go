@@ -257,6 +257,7 @@ func (a *App) buildListeners() {
 		EnableTrustedProxyCheck: true, TrustedProxies: a.trustedProxies(), ProxyHeader: fiber.HeaderXForwardedFor,
 	})
 	a.public.Server().HeaderReceived = limitBody
+	a.public.Server().KeepHijackedConns = true // the streams close their sockets; see stream
 	a.public.Use(recoverPanics, refuseEncodings)
 	mount(a.public, a.publicRoutes())
 	a.api.register(a.public)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"paythread/conversations"
 	"paythread/simulator"
 	"paythread/simulator/cybersource"
 	"paythread/simulator/faults"
@@ -118,17 +119,21 @@ func startWorld(socket net.Listener, url string, o worldOptions) (*world, error)
 }
 
 // demoTemplates are the WhatsApp templates of the demo's merchant, approved as
-// a merchant would have them.
+// a merchant would have them: our own wording with Meta's numbers for the
+// parameters, in the order in which the adapter sends them.
 func demoTemplates(gatewayURL string) []meta.Template {
-	template := func(name, body string, button *meta.URLButton) meta.Template {
-		return meta.Template{WABAID: demoMeta.WABAID, Name: name, Language: "en", Category: "UTILITY", Body: body, URLButton: button}
+	numbered := conversations.Parameters{Merchant: "{{1}}", Amount: "{{2}}", Order: "{{3}}"}
+	template := func(name string, purpose conversations.Purpose, p conversations.Parameters, button *meta.URLButton) meta.Template {
+		return meta.Template{
+			WABAID: demoMeta.WABAID, Name: name, Language: "en", Category: "UTILITY",
+			Body: conversations.Text(conversations.WhatsApp, purpose, p), URLButton: button,
+		}
 	}
+	unpriced := conversations.Parameters{Merchant: numbered.Merchant, Order: numbered.Amount}
 	return []meta.Template{
-		template("payment_request", "Hello from {{1}}. Please pay {{2}} for order {{3}}. It takes a minute; reply here if you have a question.",
-			&meta.URLButton{Label: "Pay securely", URL: gatewayURL + "/p/{{1}}"}),
-		template("payment_receipt", "Thank you from {{1}}. We received {{2}} for order {{3}}. Your receipt is ready.",
-			&meta.URLButton{Label: "View receipt", URL: gatewayURL + "/r/{{1}}"}),
-		template("payment_cancelled", "A note from {{1}}: the payment request for order {{2}} was cancelled. There is nothing to pay.", nil),
+		template("payment_request", conversations.PurposePayment, numbered, &meta.URLButton{Label: "Pay securely", URL: gatewayURL + "/p/{{1}}"}),
+		template("payment_receipt", conversations.PurposeReceipt, numbered, &meta.URLButton{Label: "View receipt", URL: gatewayURL + "/r/{{1}}"}),
+		template("payment_cancelled", conversations.PurposeCancelled, unpriced, nil),
 	}
 }
 
