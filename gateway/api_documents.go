@@ -39,6 +39,7 @@ type PaymentRequestDocument struct {
 	Environment   string                                `json:"environment" enum:"sandbox,production"`
 	Lifecycle     conversations.Lifecycle               `json:"lifecycle" enum:"open,processing,authorized,paid,in_review,failed,expired,cancelled,reversed,partially_refunded,refunded"`
 	Reason        string                                `json:"reason,omitempty" example:"not_opened" doc:"Why, beside the lifecycle: not_opened, not_paid, by_agent, already_paid, too_many_attempts, being_reversed."`
+	CancelReason  string                                `json:"cancel_reason,omitempty" doc:"What the merchant gave as the reason of the cancellation; for the merchant's own eyes."`
 	Superseded    bool                                  `json:"superseded" doc:"Another payment request has taken the order."`
 	Late          bool                                  `json:"late" doc:"Money came after expiry, cancellation or failure."`
 	Phone         string                                `json:"phone" example:"+27821234567" doc:"E.164."`
@@ -155,7 +156,7 @@ func (a *api) document(ctx context.Context, c *call, r *conversations.PaymentReq
 	_, national := phoneForms(r.Phone, "")
 	d := &PaymentRequestDocument{
 		ID: r.ID, Order: r.Order.Reference, Merchant: MerchantDocument{c.merchant.ID, c.merchant.Name}, Environment: environment(r.Sandbox),
-		Lifecycle: r.Lifecycle, Reason: r.Reason, Superseded: r.Superseded, Late: r.Late,
+		Lifecycle: r.Lifecycle, Reason: r.Reason, CancelReason: r.CancelNote, Superseded: r.Superseded, Late: r.Late,
 		Phone: r.Phone, PhoneNational: national, Channel: r.Channel, Locale: r.Locale, Note: r.Note,
 		LineItems: lineItems(r.Order.LineItems), Subtotal: amountOf(r.Order.Subtotal), Tax: amountOf(r.Order.Tax),
 		Shipping: amountOf(r.Order.Shipping), Discount: amountOf(r.Order.Discount), Total: amountOf(r.Order.Total), Totals: totals(r),

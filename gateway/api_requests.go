@@ -231,7 +231,11 @@ type cancelInput struct {
 
 // cancelRequest answers POST /v1/payment-requests/{id}/cancel.
 func (a *api) cancelRequest(ctx context.Context, in *cancelInput) (*requestOutput, error) {
-	return a.act(ctx, in.ID, conversations.CancelRequested{RequestID: in.ID, Agent: callOf(ctx).agent()})
+	e := conversations.CancelRequested{RequestID: in.ID, Agent: callOf(ctx).agent()}
+	if in.Body != nil {
+		e.Note = in.Body.Reason
+	}
+	return a.act(ctx, in.ID, e)
 }
 
 type resendInput struct {
