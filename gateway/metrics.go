@@ -83,6 +83,7 @@ type storeCollector struct {
 	oldest *prometheus.Desc
 	late   *prometheus.Desc
 	up     *prometheus.Desc
+	few    *prometheus.Desc
 }
 
 // scrapeWithin bounds the questions to Redis of one scrape.
@@ -95,12 +96,13 @@ func newStoreCollector(s *conversations.Store) *storeCollector {
 		oldest: prometheus.NewDesc("paythread_outbox_oldest_seconds", "Age of the oldest outbox entry.", nil, nil),
 		late:   prometheus.NewDesc("paythread_timers_late_seconds", "By how much the oldest due timer is late.", nil, nil),
 		up:     prometheus.NewDesc("paythread_redis_up", "Whether Redis answered this scrape's questions.", nil, nil),
+		few:    prometheus.NewDesc("paythread_commits_unreplicated_total", "Commits of money that fewer replicas than configured confirmed in time.", nil, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *storeCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.depth, c.oldest, c.late, c.up} {
+	for _, d := range []*prometheus.Desc{c.depth, c.oldest, c.late, c.up, c.few} {
 		out <- d
 	}
 }
@@ -109,6 +111,7 @@ func (c *storeCollector) Describe(out chan<- *prometheus.Desc) {
 func (c *storeCollector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeWithin)
 	defer cancel()
+	out <- prometheus.MustNewConstMetric(c.few, prometheus.CounterValue, float64(c.store.TooFewReplicas()))
 	up := 1.0
 	depth, oldest, err := c.store.OutboxDepth(ctx)
 	if err == nil {
