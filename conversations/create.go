@@ -29,14 +29,15 @@ type CreateRequest struct {
 	Once         Once // the caller's Idempotency-Key and the hash of its body
 }
 
-// plan is what was chosen for a create before anything was made, so that a
-// retry runs the same steps with the same ids.
+// plan is what was chosen for a create, or for the sealing of an order, before
+// anything was made, so that a retry runs the same steps with the same ids.
 type plan struct {
 	Hash        string `json:"hash"`
-	ContactID   string `json:"contact"`
-	RequestID   string `json:"request"`
-	LinkCode    string `json:"link"`
-	ReceiptCode string `json:"receipt"`
+	ContactID   string `json:"contact,omitempty"`
+	RequestID   string `json:"request,omitempty"`
+	LinkCode    string `json:"link,omitempty"`
+	ReceiptCode string `json:"receipt,omitempty"`
+	SealedID    string `json:"sealed,omitempty"`
 }
 
 // Create makes a payment request and queues its first message. With Once, a
@@ -175,6 +176,12 @@ func (s *Store) plan(ctx context.Context, merchantID, contactID string, once Onc
 		Hash: once.Hash, ContactID: contactID, RequestID: randomID(requestPrefix, p),
 		LinkCode: newLinkCode(p), ReceiptCode: newLinkCode(p),
 	}
+	return s.choose(ctx, merchantID, chosen, once)
+}
+
+// choose keeps a plan under a key, or returns the one that the first call with
+// the same key kept. Another input under the same key is refused.
+func (s *Store) choose(ctx context.Context, merchantID string, chosen plan, once Once) (plan, error) {
 	if once.Key == "" {
 		return chosen, nil
 	}

@@ -35,7 +35,7 @@
 //	{p}:dead                 stream  outbox entries that could not be worked           none: until retried or dropped
 //	a:<merchant>:<kind>:<v>  string  contact that owns an address                      money, renewed when used
 //	o:<merchant>:<order>     string  request that holds an order, and the last before  money
-//	k:<merchant>:<key>       string  hash and chosen ids of a create                   idempotency
+//	k:<merchant>:<key>       string  hash and chosen ids of a create or sealing        idempotency
 //	s:<sealed order>         string  a sealed order                                    sealed orders, renewed when read
 //	q:<throttle>             string  a shared rate limit                               until it is full again
 //	store                    string  number of partitions                              none: it is the store's identity

@@ -651,7 +651,7 @@ func TestEveryKeyHasItsLifetime(t *testing.T) {
 	c.Once = Once{Key: "k", Hash: "h"}
 	r := made(t, s, c)
 	did(t, s, r.ContactID, LinkOpened{r.ID})
-	if _, err := s.Seal(t.Context(), SealedOrder{MerchantID: "acme", Order: anOrder("2"), Phone: "0821234567"}); err != nil {
+	if _, err := s.Seal(t.Context(), SealedOrder{MerchantID: "acme", Order: anOrder("2"), Phone: "0821234567"}, Once{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Receive(t.Context(), "acme", Inbound{Kind: InboundText, SenderID: "acme-wa", ProviderID: "1", Text: "pay", At: s.Now(), Addresses: []Address{{AddressPhone, "27821234567"}}}); err != nil {

@@ -27,7 +27,7 @@ var schema = []schemaKey{
 	{"{p}:dead", "stream", "outbox entries that could not be worked", "none: until retried or dropped", "the outbox reader"},
 	{"a:<merchant>:<kind>:<v>", "string", "contact that owns an address", "money, renewed when used", "SET NX"},
 	{"o:<merchant>:<order>", "string", "request that holds an order, and the last before", "money", "move.lua"},
-	{"k:<merchant>:<key>", "string", "hash and chosen ids of a create", "idempotency", "SET NX"},
+	{"k:<merchant>:<key>", "string", "hash and chosen ids of a create or sealing", "idempotency", "SET NX"},
 	{"s:<sealed order>", "string", "a sealed order", "sealed orders, renewed when read", "SET"},
 	{"q:<throttle>", "string", "a shared rate limit", "until it is full again", "throttle.lua"},
 	{"store", "string", "number of partitions", "none: it is the store's identity", "SET NX"},

@@ -23,8 +23,9 @@ type SealedOrder struct {
 }
 
 // Seal keeps an order for agent sessions. The amounts are checked as in
-// Create; the phone is not, since an agent may still correct it.
-func (s *Store) Seal(ctx context.Context, o SealedOrder) (*SealedOrder, error) {
+// Create; the phone is not, since an agent may still correct it. With once, a
+// repeat gets the order that the first call sealed.
+func (s *Store) Seal(ctx context.Context, o SealedOrder, once Once) (*SealedOrder, error) {
 	m, ok := s.Merchant(o.MerchantID)
 	if !ok {
 		return nil, NotFound("merchant")
@@ -41,7 +42,17 @@ func (s *Store) Seal(ctx context.Context, o SealedOrder) (*SealedOrder, error) {
 	if o.Country == "" {
 		o.Country = m.Country
 	}
-	o.ID, o.SealedAt = randomID(sealedOrderPrefix, 0), s.Now()
+	o.SealedAt = s.Now()
+	chosen, err := s.choose(ctx, m.ID, plan{Hash: once.Hash, SealedID: randomID(sealedOrderPrefix, 0)}, once)
+	if err != nil {
+		return nil, err
+	}
+	o.ID = chosen.SealedID
+	if once.Key != "" {
+		if sealed, err := s.Sealed(ctx, m.ID, o.ID); CodeOf(err) != CodeNotFound {
+			return sealed, err
+		}
+	}
 	b, err := json.Marshal(o)
 	if err != nil {
 		return nil, fmt.Errorf("conversations: writing a sealed order: %w", err)
@@ -50,6 +61,19 @@ func (s *Store) Seal(ctx context.Context, o SealedOrder) (*SealedOrder, error) {
 		return nil, Unavailable(fmt.Errorf("seal an order: %w", err))
 	}
 	return &o, nil
+}
+
+// Renew returns a merchant's sealed order for a further session. With once,
+// the key is used up for this call: another one under it is refused.
+func (s *Store) Renew(ctx context.Context, merchantID, id string, once Once) (*SealedOrder, error) {
+	sealed, err := s.Sealed(ctx, merchantID, id)
+	if err == nil {
+		_, err = s.choose(ctx, merchantID, plan{Hash: once.Hash, SealedID: id}, once)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sealed, nil
 }
 
 // Sealed returns a merchant's sealed order. CodeNotFound if there is none,

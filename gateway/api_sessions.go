@@ -43,8 +43,8 @@ type sessionOutput struct {
 	} `nameHint:"AgentSession"`
 }
 
-// createSession answers POST /v1/agent-sessions. It changes nothing that
-// anybody sees, so a repeat may well make another token.
+// createSession answers POST /v1/agent-sessions. A repeat finds the same sealed
+// order; that it gets another token, with a time of its own, harms nobody.
 func (a *api) createSession(ctx context.Context, in *sessionInput) (*sessionOutput, error) {
 	c, b := callOf(ctx), in.Body
 	if err := c.needsKey(); err != nil {
@@ -81,7 +81,7 @@ func (a *api) seal(ctx context.Context, c *call, o *sessionOrder, renew string) 
 		return nil, conversations.Invalid("order", "send either order, or sealed_order to renew")
 	}
 	if renew != "" {
-		return a.store.Sealed(ctx, c.merchant.ID, renew)
+		return a.store.Renew(ctx, c.merchant.ID, renew, c.once())
 	}
 	order, wrong := o.order("order.")
 	if len(wrong) > 0 {
@@ -89,8 +89,8 @@ func (a *api) seal(ctx context.Context, c *call, o *sessionOrder, renew string) 
 	}
 	sealed, err := a.store.Seal(ctx, conversations.SealedOrder{
 		MerchantID: c.merchant.ID, Order: order, Phone: o.Phone, Country: o.Country, CustomerName: o.CustomerName,
-	})
-	if e := fieldError(err); e != nil && e.Field != "" {
+	}, c.once())
+	if e := fieldError(err); e != nil && e.Field != "" && !slices.Contains(headerFields, e.Field) {
 		inOrder := *e
 		inOrder.Field = "order." + e.Field
 		return nil, &inOrder
