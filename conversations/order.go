@@ -18,7 +18,7 @@ func CheckOrder(o Order, m Merchant) error {
 	if err := checkText("order", o.Reference, 50); err != nil {
 		return err
 	}
-	if o.Reference == "" {
+	if strings.TrimSpace(o.Reference) == "" {
 		return Invalid("order", "the order number is missing")
 	}
 	code := o.Total.Currency

@@ -158,6 +158,7 @@ func (a *api) allowOrigin(c *fiber.Ctx) {
 // preflight answers a browser that asks before it calls.
 func (a *api) preflight(c *fiber.Ctx) error {
 	if c.Get(fiber.HeaderOrigin) == "" || c.Get(fiber.HeaderAccessControlRequestMethod) == "" {
+		c.Set(fiber.HeaderAllow, "GET, POST")
 		return fiber.ErrMethodNotAllowed
 	}
 	if c.GetRespHeader(fiber.HeaderAccessControlAllowOrigin) == "" {

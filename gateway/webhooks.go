@@ -78,6 +78,7 @@ func (w *webhooks) Take(c *fiber.Ctx) error {
 func (w *webhooks) shakeHands(c *fiber.Ctx, sender *liveSender, hook providers.Webhook) error {
 	h, ok := sender.provider.(providers.Handshaker)
 	if !ok {
+		c.Set(fiber.HeaderAllow, fiber.MethodPost)
 		return fiber.ErrMethodNotAllowed
 	}
 	body, ok := h.Handshake(hook)
