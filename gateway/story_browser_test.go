@@ -78,7 +78,7 @@ func (d *drama) agentSends(channel string) {
 	d.agent.types("Phone number", phoneTyped)
 	d.agent.sees("Sends to +27 82 123 4567")
 	d.agent.chooses(channel)
-	d.agent.sees("please pay ZAR 1,723.85")
+	d.agent.sees("pay ZAR 1,723.85 for order")
 	d.agent.picture("oms-form-" + channel)
 	d.agent.presses("Send request for")
 	d.agent.seesStatus("Payment requested")
