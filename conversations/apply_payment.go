@@ -620,7 +620,7 @@ func (t *tx) onAttempt(requestID string, n int, on Trigger, result Result) error
 	p.late = slices.Contains(attemptNothing, a.State)
 	a.State = attemptEdges[i].To
 	a.Result = merged(a.Result, result)
-	if a.State.settled() && a.SettledAt == nil {
+	if a.State.settled() && (a.SettledAt == nil || !p.repeated) { // late money settles it anew
 		a.SettledAt = &t.now
 	}
 	p.take(on)
