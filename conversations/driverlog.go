@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -15,14 +17,39 @@ import (
 // logger for the whole process, and without ours it prints to standard error.
 var driver driverLog
 
-type driverLog struct{ to atomic.Pointer[slog.Logger] }
+type driverLog struct {
+	to atomic.Pointer[slog.Logger]
+
+	mu   sync.Mutex
+	said map[string]time.Time // what was logged lately, and when
+}
+
+// sayAgainAfter is how long a sentence is not repeated: while Redis is down,
+// every connection of both pools says the same, many times a second.
+const sayAgainAfter = time.Minute
 
 // Printf is called by go-redis. What matters fails a command as well, and is
 // logged there; this only tells more.
 func (d *driverLog) Printf(ctx context.Context, format string, v ...any) {
-	if log := d.to.Load(); log != nil {
-		log.InfoContext(ctx, "the redis client says", "said", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	if log := d.to.Load(); log != nil && d.news(text, time.Now()) {
+		log.InfoContext(ctx, "the redis client says", "said", text)
 	}
+}
+
+// news tells whether a sentence was not said lately, and notes it.
+func (d *driverLog) news(text string, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.said, func(_ string, at time.Time) bool { return now.Sub(at) >= sayAgainAfter })
+	if _, lately := d.said[text]; lately {
+		return false
+	}
+	if d.said == nil {
+		d.said = map[string]time.Time{}
+	}
+	d.said[text] = now
+	return true
 }
 
 var takeOverDriverLog = sync.OnceFunc(func() { redis.SetLogger(&driver) })

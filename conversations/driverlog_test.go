@@ -49,7 +49,22 @@ func TestDriverSpeaksToTheStoresLog(t *testing.T) {
 	if _, err := Connect(ctx, o); CodeOf(err) != CodeUnavailable {
 		t.Fatalf("connecting to nobody: %v", err)
 	}
-	if got := said.String(); !strings.Contains(got, "the redis client says") || !strings.Contains(got, address) {
-		t.Errorf("the log holds %q, and not that %s could not be reached", got, address)
+	if got := said.String(); strings.Count(got, "the redis client says") != 1 || !strings.Contains(got, address) {
+		t.Errorf("the log holds %q, want once that %s could not be reached", got, address)
+	}
+}
+
+func TestDriverRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	var d driverLog
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, c := range []struct {
+		text  string
+		after time.Duration
+		news  bool
+	}{{"a", 0, true}, {"a", 1, false}, {"b", 2, true}, {"a", sayAgainAfter - 1, false}, {"a", sayAgainAfter, true}, {"b", sayAgainAfter + 1, false}} {
+		if got := d.news(c.text, start.Add(c.after)); got != c.news {
+			t.Errorf("%q after %v is news: %v, want %v", c.text, c.after, got, c.news)
+		}
 	}
 }
