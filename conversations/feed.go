@@ -171,7 +171,7 @@ func (s *Store) ParseCursor(text string) (Cursor, error) {
 func (s *Store) FeedEnd(ctx context.Context) (Cursor, error) {
 	c := make(Cursor, s.o.Partitions)
 	for p := range c {
-		id, err := s.streamEnd(ctx, p)
+		id, _, err := s.streamEnd(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -180,16 +180,18 @@ func (s *Store) FeedEnd(ctx context.Context) (Cursor, error) {
 	return c, nil
 }
 
-// streamEnd returns the last id that a partition's feed gave out.
-func (s *Store) streamEnd(ctx context.Context, p int) (StreamID, error) {
+// streamEnd returns the last id that a partition's feed gave out, and whether
+// the feed surely still holds every entry that it ever had. Servers before
+// Redis 7 do not tell that.
+func (s *Store) streamEnd(ctx context.Context, p int) (end StreamID, whole bool, err error) {
 	info, err := s.rdb.XInfoStream(ctx, s.keys.feed(p)).Result()
 	if err != nil {
 		if strings.Contains(err.Error(), "no such key") {
-			return StreamID{}, nil
+			return StreamID{}, true, nil
 		}
-		return StreamID{}, Unavailable(fmt.Errorf("read the end of the feed: %w", err))
+		return StreamID{}, false, Unavailable(fmt.Errorf("read the end of the feed: %w", err))
 	}
-	return parseStreamID(info.LastGeneratedID), nil
+	return parseStreamID(info.LastGeneratedID), info.EntriesAdded > 0 && info.EntriesAdded == info.Length, nil
 }
 
 // replayAtOnce is how many entries of a partition one replay reads at most.
@@ -230,13 +232,14 @@ func (s *Store) ReplayFeed(ctx context.Context, merchantID string, from Cursor) 
 
 // lost tells whether entries after a place may be gone: the place lies beyond
 // the stream's end, or the cursor is older than what is kept and the place lies
-// before the first entry.
+// before the first entry. The cursor of a feed that was never used has no time:
+// nothing is lost after it while the stream holds all that it ever had.
 func (s *Store) lost(ctx context.Context, p int, from Cursor, old bool) (bool, error) {
-	end, err := s.streamEnd(ctx, p)
+	end, whole, err := s.streamEnd(ctx, p)
 	if err != nil || from[p].Compare(end) > 0 && !from.rounded(p) {
 		return true, err
 	}
-	if !old {
+	if !old || whole && from.newest() == 0 {
 		return false, nil
 	}
 	first, err := s.rdb.XRangeN(ctx, s.keys.feed(p), "-", "+", 1).Result()
@@ -331,7 +334,7 @@ func (f *FeedReader) follow(ctx context.Context, partitions []int, from Cursor) 
 // goneBack notices, after an error, that a stream ends before what was read.
 func (f *FeedReader) goneBack(ctx context.Context, partitions []int, at Cursor) {
 	for _, p := range partitions {
-		end, err := f.Store.streamEnd(ctx, p)
+		end, _, err := f.Store.streamEnd(ctx, p)
 		if err == nil && end.Compare(at[p]) < 0 {
 			at[p] = end
 			f.Restarted()

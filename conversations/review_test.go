@@ -41,3 +41,26 @@ func TestParsePhoneTakesOnlyNumbersThatGetMessages(t *testing.T) {
 		}
 	}
 }
+
+// A cursor of a feed that was never used has no time of its own: nothing is
+// lost after it as long as nothing was trimmed.
+func TestFeedFromBeforeItsFirstEvent(t *testing.T) {
+	t.Parallel()
+	s := connect(t, nil)
+	none, err := s.FeedEnd(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := s.ParseCursor(none.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := create(t, s, "1042", nil)
+	events, to, reset, err := s.ReplayFeed(t.Context(), "acme", from)
+	if err != nil || reset || len(events) != 1 || events[0].Event.RequestID != made.ID {
+		t.Fatalf("%d events, reset %v, %v", len(events), reset, err)
+	}
+	if again, _, reset, err := s.ReplayFeed(t.Context(), "acme", to); err != nil || reset || len(again) != 0 {
+		t.Errorf("after them %d events, reset %v, %v", len(again), reset, err)
+	}
+}
