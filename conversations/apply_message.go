@@ -288,6 +288,14 @@ func (t *tx) fail(m *Message, reason FailureReason, code string) {
 	}
 }
 
+// heedRefusal notes what a provider knows better: that the customer has opted
+// out there. It says so in answer to a send, or later in a status.
+func (t *tx) heedRefusal(m *Message, reason FailureReason) {
+	if reason == FailureOptedOut {
+		t.setConsent(m.Channel, ConsentOptedOut)
+	}
+}
+
 func (t *tx) fillTime(m *Message, s DeliveryStatus, at time.Time) {
 	if m.Times == nil {
 		m.Times = map[DeliveryStatus]time.Time{}
@@ -324,6 +332,7 @@ func (t *tx) messageAnswered(e MessageAnswered) error {
 		m.Reason, m.ErrorCode = reason, code // shown while it waits
 	case e.Failed:
 		t.fail(m, e.Reason, e.ErrorCode)
+		t.heedRefusal(m, e.Reason)
 	default:
 		t.learn(canonicalAddresses(e.Sent.Addresses))
 		t.remember(m, e.Sent.ProviderID)
@@ -387,9 +396,7 @@ func (t *tx) statusReported(e StatusReported) error {
 	switch e.Inbound.Status {
 	case DeliveryFailed:
 		t.fail(m, e.Inbound.Reason, e.Inbound.ErrorCode)
-		if e.Inbound.Reason == FailureOptedOut {
-			t.setConsent(m.Channel, ConsentOptedOut)
-		}
+		t.heedRefusal(m, e.Inbound.Reason)
 	case DeliveryUnknown:
 	default:
 		t.evidence(m, e.Inbound.Status, at)

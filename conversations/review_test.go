@@ -64,3 +64,22 @@ func TestFeedFromBeforeItsFirstEvent(t *testing.T) {
 		t.Errorf("after them %d events, reset %v, %v", len(again), reset, err)
 	}
 }
+
+// A provider that refuses a message because the customer has opted out there
+// is believed, whether it says so at once or in a status.
+func TestProvidersOptOutIsHeeded(t *testing.T) {
+	t.Parallel()
+	s := connect(t, nil)
+	made := create(t, s, "1042", func(c *conversations.CreateRequest) { c.Channel = conversations.SMS })
+	id := made.Messages[0]
+	if a := apply(t, s, made.ContactID, conversations.SendingStarted{MessageID: id, EntryID: "1-1"}); a.Outbound == nil {
+		t.Fatalf("not sent: %+v", a)
+	}
+	apply(t, s, made.ContactID, conversations.MessageAnswered{MessageID: id, EntryID: "1-1", Failed: true, Reason: conversations.FailureOptedOut, ErrorCode: "21610"})
+	_, err := s.Create(t.Context(), conversations.CreateRequest{MerchantID: "acme", Order: testOrder("1043"), Phone: "082 123 4567", Channel: conversations.SMS})
+	var refused *conversations.Error
+	if !errors.As(err, &refused) || refused.Reason != "opted_out" {
+		t.Errorf("the next one is answered %v, want opted_out", err)
+	}
+	create(t, s, "1044", nil) // the other channel is still allowed
+}
