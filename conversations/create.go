@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ type CreateRequest struct {
 	Agent        string
 	Once         Once // the caller's Idempotency-Key and the hash of its body
 }
+
+// localeForm is the shape of a language tag (BCP 47), written with - or _.
+var localeForm = regexp.MustCompile(`^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$`)
 
 // plan is what was chosen for a create, or for the sealing of an order, before
 // anything was made, so that a retry runs the same steps with the same ids.
@@ -125,6 +129,9 @@ func (s *Store) drafted(c CreateRequest) (*PaymentRequest, Merchant, error) {
 		if err := checkText(t.field, t.text, 500); err != nil {
 			return nil, m, err
 		}
+	}
+	if c.Locale != "" && !localeForm.MatchString(c.Locale) {
+		return nil, m, Invalid("locale", "this is not a language tag; use one such as \"en\" or \"en-ZA\"")
 	}
 	for _, d := range []struct {
 		field string

@@ -2,6 +2,7 @@ package conversations_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"paythread/conversations"
@@ -82,4 +83,21 @@ func TestProvidersOptOutIsHeeded(t *testing.T) {
 		t.Errorf("the next one is answered %v, want opted_out", err)
 	}
 	create(t, s, "1044", nil) // the other channel is still allowed
+}
+
+func TestLocaleIsALanguageTag(t *testing.T) {
+	t.Parallel()
+	s := connect(t, nil)
+	for i, locale := range []string{"", "en", "en-ZA", "pt_BR", "zh-Hant-TW"} {
+		create(t, s, fmt.Sprint("ok", i), func(c *conversations.CreateRequest) { c.Locale = locale })
+	}
+	for _, locale := range []string{"e", "en-", "../../en", "en ZA", "<b>", "-en"} {
+		_, err := s.Create(t.Context(), conversations.CreateRequest{
+			MerchantID: "acme", Order: testOrder("no"), Phone: "082 123 4567", Channel: conversations.WhatsApp, Locale: locale,
+		})
+		var refused *conversations.Error
+		if !errors.As(err, &refused) || refused.Field != "locale" {
+			t.Errorf("%q is answered %v, want a refusal that names the locale", locale, err)
+		}
+	}
 }
