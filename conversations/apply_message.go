@@ -507,6 +507,11 @@ func (t *tx) resent(e Resent) error {
 		t.refuse(r, on, optedOut(t.contact, r.Channel))
 		return nil
 	}
+	if t.contact.crowded(r.Channel) {
+		t.effects.RequestID = r.ID
+		t.refuse(r, on, Refused("messages_waiting", "many messages to this customer wait to be sent; wait until they are out"))
+		return nil
+	}
 	return t.onRequest(r.ID, on, nil)
 }
 

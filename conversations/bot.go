@@ -171,15 +171,19 @@ func (t *tx) answer(m *Message, in Inbound) {
 	if text(parameters.Locale, key, parameters) == "" {
 		key = string(intent) + ".any"
 	}
-	if len(t.contact.Lanes[m.Channel].Waiting) >= maxWaitingReplies {
+	if t.contact.crowded(m.Channel) {
 		return // whoever writes faster than we can send gets no more answers
 	}
 	t.reply(m, PurposeReply, key, parameters)
 }
 
-// maxWaitingReplies is with how many messages in a lane the bot falls silent,
-// so that a flood of messages cannot grow the contact.
-const maxWaitingReplies = 20
+// maxWaiting is with how many messages in a lane the bot falls silent and
+// nothing is sent again, so that a flood of either cannot grow the contact, nor
+// reach the customer all at once after an outage.
+const maxWaiting = 20
+
+// crowded tells whether that many messages wait on a channel.
+func (c *Contact) crowded(channel Channel) bool { return len(c.Lanes[channel].Waiting) >= maxWaiting }
 
 // subject returns the payment request that a customer means: the newest that
 // still runs, else the newest of all.

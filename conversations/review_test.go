@@ -3,6 +3,7 @@ package conversations_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"paythread/conversations"
@@ -99,5 +100,31 @@ func TestLocaleIsALanguageTag(t *testing.T) {
 		if !errors.As(err, &refused) || refused.Field != "locale" {
 			t.Errorf("%q is answered %v, want a refusal that names the locale", locale, err)
 		}
+	}
+}
+
+// Pressing resend while nothing goes out must not pile up copies that all
+// reach the customer once the provider is back.
+func TestResendsDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	s := connect(t, nil)
+	made := create(t, s, "1042", nil)
+	taken := 0
+	for range 40 {
+		a := apply(t, s, made.ContactID, conversations.Resent{RequestID: made.ID})
+		allowed, err := s.Allowed(t.Context(), made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Refused == nil {
+			taken++
+			continue
+		}
+		if a.Refused.Reason != "messages_waiting" || slices.Contains(allowed, "resend") {
+			t.Fatalf("refused as %q, and %v are offered", a.Refused.Reason, allowed)
+		}
+	}
+	if taken < 10 || taken > 25 {
+		t.Errorf("%d of 40 resends were taken", taken)
 	}
 }
