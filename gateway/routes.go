@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"net/http/pprof"
 	"time"
@@ -114,6 +115,21 @@ func limitBody(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
 func hasPrefix(b []byte, prefix string) bool {
 	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
 }
+
+// refuseTwoLengths refuses a request that gives its body's length twice, in
+// Content-Length and by chunks: a proxy in front may believe the one and we the
+// other, and take what follows for the next caller's request (RFC 9112, 6.1).
+func refuseTwoLengths(c *fiber.Ctx) error {
+	header := &c.Request().Header
+	if header.ContentLength() == chunked && bytes.Contains(bytes.ToLower(header.RawHeaders()), []byte("content-length:")) {
+		c.Set(fiber.HeaderConnection, "close")
+		return badRequest(fiber.StatusBadRequest, "two_lengths", "Content-Length and Transfer-Encoding do not go together; send one of them")
+	}
+	return c.Next()
+}
+
+// chunked is what fasthttp calls the length of a body that comes in chunks.
+const chunked = -1
 
 // refuseEncodings refuses compressed bodies, which nobody sends us and which
 // could exhaust the memory once unpacked.

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+// TestBodiesWithTwoLengths sends what a smuggler would: the proxy in front and
+// we must not disagree where a request ends.
+func TestBodiesWithTwoLengths(t *testing.T) {
+	t.Parallel()
+	app := fiber.New(fiber.Config{DisableStartupMessage: true, ErrorHandler: problemHandler(slog.New(slog.DiscardHandler))})
+	app.Use(recoverPanics, refuseTwoLengths, refuseEncodings)
+	app.Post("/", func(c *fiber.Ctx) error { return c.SendString("taken") })
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- app.Listener(socket) }()
+	t.Cleanup(func() {
+		if err := app.ShutdownWithTimeout(10 * time.Second); err != nil {
+			t.Error(err)
+		}
+		<-served
+	})
+	const body = "5\r\nhello\r\n0\r\n\r\n"
+	for name, c := range map[string]struct {
+		headers string
+		status  int
+		close   bool
+	}{
+		"chunks":              {"Transfer-Encoding: chunked\r\n", 200, false},
+		"both":                {"Content-Length: 20\r\nTransfer-Encoding: chunked\r\n", 400, true},
+		"both, the other way": {"Transfer-Encoding: chunked\r\ncontent-length: 4\r\n", 400, true},
+		"a length":            {"Content-Length: 15\r\n", 200, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", socket.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\n%s\r\n%s", c.headers, body); err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != c.status || resp.Close != c.close {
+				t.Errorf("answered %d, closing %t; want %d, %t", resp.StatusCode, resp.Close, c.status, c.close)
+			}
+		})
+	}
+}
