@@ -258,7 +258,7 @@ func (a *App) buildListeners() {
 	})
 	a.public.Server().HeaderReceived = limitBody
 	a.public.Server().KeepHijackedConns = true // the streams close their sockets; see stream
-	a.public.Use(recoverPanics, refuseTwoLengths, refuseEncodings)
+	a.public.Use(newHTTPMetrics(a.registry).count, recoverPanics, refuseTwoLengths, refuseEncodings)
 	mount(a.public, a.publicRoutes())
 	a.api.register(a.public)
 	a.admin = fiber.New(fiber.Config{DisableStartupMessage: true, ErrorHandler: problemHandler(a.log), ReadTimeout: 30 * time.Second})

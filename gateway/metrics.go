@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"runtime"
+	"strconv"
 	"time"
 
+	"github.com/gofiber/fiber/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"paythread/conversations"
@@ -66,6 +68,54 @@ func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
 	}
 	r.MustRegister(m.sent, m.seconds, m.inquiries, m.operations, m.dead)
 	return m
+}
+
+// httpMetrics count the calls of the public listener, by the pattern of their
+// route and never by their address, which may hold a link.
+type httpMetrics struct {
+	calls   *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+}
+
+func newHTTPMetrics(r prometheus.Registerer) *httpMetrics {
+	m := &httpMetrics{
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paythread_http_requests_total", Help: "Calls of the public listener, by method, route and status.",
+		}, []string{"method", "route", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "paythread_http_request_seconds", Help: "Time until a call of the public listener was answered; of a stream, until it began.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+		}, []string{"route"}),
+	}
+	r.MustRegister(m.calls, m.seconds)
+	return m
+}
+
+// count is a middleware. It answers an error itself, as Fiber would, because
+// only then is the status known.
+func (m *httpMetrics) count(c *fiber.Ctx) error {
+	began := time.Now()
+	if err := c.Next(); err != nil {
+		if err := c.App().ErrorHandler(c, err); err != nil {
+			return err
+		}
+	}
+	route := c.Route().Path
+	if c.Response().StatusCode() == fiber.StatusNotFound && route == "/" {
+		route = "none" // no row fits: addresses that are made up must not become labels
+	}
+	m.calls.WithLabelValues(methodLabel(c.Method()), route, strconv.Itoa(c.Response().StatusCode())).Inc()
+	m.seconds.WithLabelValues(route).Observe(time.Since(began).Seconds())
+	return nil
+}
+
+// methodLabel keeps the methods a closed set.
+func methodLabel(method string) string {
+	switch method {
+	case fiber.MethodGet, fiber.MethodHead, fiber.MethodPost, fiber.MethodOptions:
+		return method
+	}
+	return "other"
 }
 
 // buildInfo is a constant that names the version that runs.

@@ -6,10 +6,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // TestBodiesWithTwoLengths sends what a smuggler would: the proxy in front and
@@ -64,5 +68,34 @@ func TestBodiesWithTwoLengths(t *testing.T) {
 				t.Errorf("answered %d, closing %t; want %d, %t", resp.StatusCode, resp.Close, c.status, c.close)
 			}
 		})
+	}
+}
+
+// TestCallsAreCountedByTheirRoute holds that no address becomes a label: it may
+// hold a link, and anybody can make up new ones.
+func TestCallsAreCountedByTheirRoute(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	app := fiber.New(fiber.Config{DisableStartupMessage: true, ErrorHandler: problemHandler(slog.New(slog.DiscardHandler))})
+	app.Use(newHTTPMetrics(registry).count, recoverPanics)
+	app.Get("/pay/:jwt", func(c *fiber.Ctx) error { return c.SendString("a page") })
+	app.Get("/broken/:how", func(*fiber.Ctx) error { panic("at the first word") })
+	for path, status := range map[string]int{"/pay/secret-token": 200, "/nothing/secret-token": 404, "/broken/secret-token": 500} {
+		resp, err := app.Test(httptest.NewRequest(http.MethodGet, path, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != status {
+			t.Errorf("%s answers %d, want %d", path, resp.StatusCode, status)
+		}
+	}
+	want := `# HELP paythread_http_requests_total Calls of the public listener, by method, route and status.
+# TYPE paythread_http_requests_total counter
+paythread_http_requests_total{method="GET",route="/broken/:how",status="500"} 1
+paythread_http_requests_total{method="GET",route="/pay/:jwt",status="200"} 1
+paythread_http_requests_total{method="GET",route="none",status="404"} 1
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "paythread_http_requests_total"); err != nil {
+		t.Error(err)
 	}
 }
