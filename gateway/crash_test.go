@@ -190,25 +190,23 @@ var crashes = make(chan struct{}, 8)
 // Cluster of three whose nodes announce proxies.
 func TestCrash(t *testing.T) {
 	t.Parallel()
+	byChannel := map[string][]gap{
+		"whatsapp": slices.Concat(requestGaps, messageGaps("whatsapp", asking, paymentMessage), echoGaps("whatsapp"), openingGaps, chargeGaps,
+			survivedGaps, laggingGaps, messageGaps("whatsapp", paying, receiptMessage), inquiryGaps, reversalGaps),
+		"sms": slices.Concat(messageGaps("sms", asking, paymentMessage), echoGaps("sms"), messageGaps("sms", paying, receiptMessage)),
+	}
 	for _, redis := range []struct {
 		name  string
 		start func(*testing.T) rigRedis
-		gaps  map[string][]gap // by channel
 	}{
-		{"single", aSingleRedis, map[string][]gap{
-			"whatsapp": slices.Concat(requestGaps, messageGaps("whatsapp", asking, paymentMessage), echoGaps("whatsapp"), openingGaps, chargeGaps,
-				survivedGaps, laggingGaps, messageGaps("whatsapp", paying, receiptMessage), inquiryGaps, reversalGaps),
-			"sms": slices.Concat(messageGaps("sms", asking, paymentMessage), echoGaps("sms"), messageGaps("sms", paying, receiptMessage)),
-		}},
-		{"cluster", aCluster, map[string][]gap{
-			"whatsapp": slices.Concat(messageGaps("whatsapp", asking, paymentMessage), chargeGaps, messageGaps("whatsapp", paying, receiptMessage)),
-		}},
+		{"single", aSingleRedis},
+		{"cluster", aCluster},
 	} {
 		t.Run(redis.name, func(t *testing.T) {
 			t.Parallel()
 			store := redis.start(t)
 			var played sync.WaitGroup
-			for channel, gaps := range redis.gaps {
+			for channel, gaps := range byChannel {
 				for _, g := range gaps {
 					played.Go(func() {
 						crashes <- struct{}{}
