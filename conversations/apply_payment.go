@@ -699,11 +699,26 @@ func (t *tx) operationAnswered(e OperationAnswered) error {
 		op.SettledAt, op.DueAt = &t.now, nil
 		p.take(OperationDidNotSucceed)
 	default:
-		due := t.now.Add(t.Timings.RetryOperationIn << (op.Tries - 1))
+		due := t.now.Add(t.Timings.operationWait(op.Tries))
 		op.DueAt = &due
 		t.setTimer(TimerOperation, r.ID, i+1, due)
 	}
 	return nil
+}
+
+// maxOperationWait bounds the wait between two tries: money that has to go back
+// must not wait for days because the platform was away for hours.
+const maxOperationWait = time.Hour
+
+// operationWait returns how long to wait after so many tries: it doubles.
+func (t Timings) operationWait(tries int) time.Duration {
+	wait := t.RetryOperationIn
+	for range tries - 1 {
+		if wait *= 2; wait >= maxOperationWait {
+			return maxOperationWait
+		}
+	}
+	return wait
 }
 
 func (p *paymentTx) operationDone() error {
