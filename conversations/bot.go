@@ -44,6 +44,9 @@ var (
 	botTexts    = map[string]map[string]string{"en": mustReadTexts("en")}
 )
 
+// Locales are the languages that messages can be written in.
+func Locales() []string { return []string{"en"} }
+
 func mustRead(name string, into any) {
 	b, err := botFiles.ReadFile("bot/" + name)
 	if err == nil {

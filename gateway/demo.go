@@ -157,38 +157,30 @@ func (d *demo) configure(o demoOptions, listen, outsideURL string) (*Config, err
 	if _, err := checkout.NewKeyFile(filepath.Join(keys, checkout.CurrentKeyFile)); err != nil {
 		return nil, err
 	}
-	redis, err := d.redisURL(o.RedisURL)
-	if err != nil {
-		return nil, err
+	redis := ""
+	if o.RedisURL == "" {
+		embedded := miniredis.NewMiniRedis()
+		embedded.ClockTTL(true) // keys expire by the clock, as in a real Redis
+		if err := embedded.Start(); err != nil {
+			return nil, fmt.Errorf("embedded redis: %w", err)
+		}
+		d.stops = append(d.stops, func() error { embedded.Close(); return nil })
+		redis = embedded.Addr()
 	}
 	var text bytes.Buffer
 	err = demoTemplate.Execute(&text, map[string]any{
-		"Listen": listen, "AdminListen": o.AdminListen, "LogLevel": "info", "RedisURL": redis, "KeysDir": keys,
+		"Listen": listen, "AdminListen": o.AdminListen, "LogLevel": "info", "Redis": redis, "KeysDir": keys,
 		"PublicURL": d.public, "SimulatorURL": outsideURL, "APIKey": demoAPIKey,
 		"Meta": demoMeta, "Twilio": demoTwilio, "TwilioNumber": demoTwilioPhone, "CyberSource": demoCyberSource,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return parseConfig("demo.yaml", text.Bytes(), nil)
-}
-
-// redisURL returns the address of the Redis that was named, or of an embedded
-// one that ends with the demo.
-func (d *demo) redisURL(named string) (string, error) {
-	if named != "" {
-		if _, err := parseRedisConfig(named); err != nil {
-			return "", fmt.Errorf("--redis-url: %w", err)
-		}
-		return named, nil
+	if o.RedisURL == "" {
+		return parseConfig("demo.yaml", text.Bytes(), nil)
 	}
-	embedded := miniredis.NewMiniRedis()
-	embedded.ClockTTL(true) // keys expire by the clock, as in a real Redis
-	if err := embedded.Start(); err != nil {
-		return "", fmt.Errorf("embedded redis: %w", err)
-	}
-	d.stops = append(d.stops, func() error { embedded.Close(); return nil })
-	return "redis://" + embedded.Addr(), nil
+	plain := strings.Replace(text.String(), `redis: {mode: single, addresses: [""]}`, "redis: {}", 1)
+	return parseConfig("demo.yaml", []byte(plain), []string{"PAYTHREAD_REDIS_URL=" + o.RedisURL})
 }
 
 // demoSteps are the way through the demo.
