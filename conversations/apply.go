@@ -55,6 +55,7 @@ type OutboxEntry struct {
 	MessageID  string     `json:"message_id,omitempty"`
 	Attempt    int        `json:"attempt,omitempty"`
 	Operation  string     `json:"operation,omitempty"`
+	SenderID   string     `json:"sender_id,omitempty"` // of a message
 }
 
 // Missing is returned by Apply when the state lacks something it needs. The
@@ -177,6 +178,8 @@ func (t *tx) apply(event Event) error {
 		return t.timerFired(e.Timer)
 	case SendingStarted:
 		return t.sendingStarted(e)
+	case SendingPutOff:
+		return t.sendingPutOff(e)
 	case MessageAnswered:
 		return t.messageAnswered(e)
 	case StatusReported:

@@ -63,7 +63,7 @@ func (t *tx) sendAbout(r *PaymentRequest, purpose Purpose) {
 		Purpose:    purpose,
 		Parameters: t.parameters(r, purpose),
 	}
-	m.Text = Text(m.Channel, purpose, m.Parameters)
+	m.Text = t.Merchant.Text(m.Channel, purpose, m.Parameters)
 	r.Messages = append(r.Messages, m.ID)
 	t.queue(m)
 }
@@ -96,11 +96,16 @@ func (t *tx) queue(m *Message) {
 	lane := t.contact.Lanes[m.Channel]
 	if lane.Current == "" {
 		lane.Current = m.ID
-		t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: m.ID, RequestID: m.RequestID})
+		t.outbox(entryOf(m))
 	} else {
 		lane.Waiting = append(lane.Waiting, m.ID)
 	}
 	t.setLane(m.Channel, lane)
+}
+
+// entryOf returns the outbox entry that has a message sent.
+func entryOf(m *Message) OutboxEntry {
+	return OutboxEntry{Kind: OutboxMessage, MessageID: m.ID, RequestID: m.RequestID, SenderID: m.SenderID}
 }
 
 func (t *tx) setLane(c Channel, l Lane) {
@@ -137,7 +142,7 @@ func (t *tx) onMessage(m *Message, on Trigger) bool {
 // messageEffects turn the effects of the table into entries of the commit.
 var messageEffects = map[Effect]func(*tx, *Message){
 	AppendEntry: func(t *tx, m *Message) {
-		t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: m.ID, RequestID: m.RequestID})
+		t.outbox(entryOf(m))
 	},
 	ReleaseEntry: func(t *tx, m *Message) { t.ack(m.EntryID); m.EntryID = "" },
 	CloseEntry: func(t *tx, m *Message) {
@@ -168,7 +173,7 @@ func (t *tx) advance(messageID string) {
 		lane.Current = ""
 		if len(lane.Waiting) > 0 {
 			lane.Current, lane.Waiting = lane.Waiting[0], lane.Waiting[1:]
-			t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: lane.Current})
+			t.outbox(OutboxEntry{Kind: OutboxMessage, MessageID: lane.Current, SenderID: t.Merchant.Senders[channel]})
 		}
 		t.setLane(channel, lane)
 	}
@@ -251,6 +256,21 @@ func (t *tx) sendingStarted(e SendingStarted) error {
 		MessageID: m.ID, Correlation: m.ContactID + "." + m.ID, SenderID: m.SenderID, Channel: m.Channel, To: m.Address,
 		Purpose: m.Purpose, Template: m.Channel == WhatsApp && m.isNotice(), Text: m.Text, Parameters: m.Parameters,
 	}
+	return nil
+}
+
+// sendingPutOff leaves a queued message for later.
+func (t *tx) sendingPutOff(e SendingPutOff) error {
+	m := t.message(e.MessageID)
+	if m == nil || m.Status != DeliveryQueued || m.DueAt != nil {
+		// Gone, over, waiting already, or left by a worker that died: what is to
+		// be done with its entry does not depend on the sender.
+		return t.sendingStarted(SendingStarted{MessageID: e.MessageID, EntryID: e.EntryID})
+	}
+	t.effects.MessageID = m.ID
+	due := t.now.Add(max(e.For, time.Millisecond))
+	m.EntryID, m.DueAt = e.EntryID, &due
+	t.onMessage(m, PutOff)
 	return nil
 }
 

@@ -39,13 +39,7 @@ type intentRule struct {
 	Buttons []string `yaml:"buttons"`
 }
 
-var (
-	intentRules = mustReadRules()
-	botTexts    = map[string]map[string]string{"en": mustReadTexts("en")}
-)
-
-// Locales are the languages that messages can be written in.
-func Locales() []string { return []string{"en"} }
+var intentRules = mustReadRules()
 
 func mustRead(name string, into any) {
 	b, err := botFiles.ReadFile("bot/" + name)
@@ -66,12 +60,6 @@ func mustReadRules() []intentRule {
 		}
 	}
 	return rules
-}
-
-func mustReadTexts(locale string) map[string]string {
-	texts := map[string]string{}
-	mustRead("texts."+locale+".yaml", &texts)
-	return texts
 }
 
 // RecogniseIntent says what a customer means by a text, or by the payload of
@@ -107,27 +95,6 @@ func normalised(text string) string {
 
 func notInWord(r rune) bool {
 	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '\''
-}
-
-// text returns a text in a language, or in English where that one lacks it.
-func text(locale, key string, p Parameters) string {
-	texts, ok := botTexts[locale]
-	if !ok {
-		texts = botTexts["en"]
-	}
-	return strings.TrimSpace(strings.NewReplacer(
-		"{merchant}", p.Merchant, "{amount}", p.Amount, "{order}", p.Order, "{link}", p.Link,
-	).Replace(texts[key]))
-}
-
-// Text returns the message of a purpose as a customer reads it on a channel.
-// On WhatsApp that is the body of the template, whose button carries the link.
-// Locale falls back to English.
-func Text(channel Channel, purpose Purpose, p Parameters) string {
-	if on := text(p.Locale, string(purpose)+"."+string(channel), p); on != "" {
-		return on
-	}
-	return text(p.Locale, string(purpose), p)
 }
 
 // situations say how the bot speaks of a lifecycle.

@@ -83,6 +83,18 @@ type Merchant struct {
 	MaxAttempts int  // most tries that count
 	Capture     bool // sale or authorization, default of new requests
 	LatePayment LatePayment
+
+	Fallback Fallback
+	// Texts are the merchant's own wordings, by locale and key ("payment",
+	// "receipt", "cancelled"), in place of the shipped SMS texts.
+	Texts map[string]map[string]string
+}
+
+// Fallback says when a message about a payment request goes by SMS instead of
+// WhatsApp, with the same link.
+type Fallback struct {
+	OnFailure bool          // WhatsApp failed for good
+	After     time.Duration // not delivered on WhatsApp after this time; zero: never
 }
 
 // LatePayment is what is done with money that comes after the end.
@@ -103,6 +115,7 @@ type Timings struct {
 	DeclineGrace     time.Duration   // left after a decline past the window
 	EchoWithin       time.Duration   // the echo of a message of unknown outcome
 	RetryOperationIn time.Duration   // first wait before an operation is tried again; doubles
+	ResendAfter      time.Duration   // a message that was accepted and then failed for a while is sent again
 }
 
 // DefaultTimings returns the waits of production.
@@ -118,5 +131,6 @@ func DefaultTimings() Timings {
 		DeclineGrace:     5 * m,
 		EchoWithin:       m,
 		RetryOperationIn: 5 * time.Second,
+		ResendAfter:      2 * m,
 	}
 }

@@ -762,7 +762,7 @@ func TestTexts(t *testing.T) {
 	t.Parallel()
 	usual := Parameters{Merchant: "Acme Energy", Amount: "ZAR 1,149.00", Order: "ORD-10428", Link: "https://pay.acme.example/p/0123456789abcd", Locale: "en"}
 	for _, purpose := range []Purpose{PurposePayment, PurposeReceipt, PurposeCancelled, "stop.confirm", "start.confirm"} {
-		text := Text(SMS, purpose, usual)
+		text := Merchant{}.Text(SMS, purpose, usual)
 		if strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune(gsm7, r) }) || len(text) > 160 || text == "" {
 			t.Errorf("%s is %d characters or outside the GSM alphabet: %q", purpose, len(text), text)
 		}

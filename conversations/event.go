@@ -128,6 +128,14 @@ type SendingStarted struct {
 	EntryID   string
 }
 
+// SendingPutOff leaves a queued message for later: its sender is held back or
+// has enough to do. Its outbox entry is acknowledged, a timer appends another.
+type SendingPutOff struct {
+	MessageID string
+	EntryID   string
+	For       time.Duration
+}
+
 // MessageAnswered brings the provider's answer to a send.
 type MessageAnswered struct {
 	MessageID string
@@ -189,6 +197,7 @@ func (ReviewDecided) Kind() EventKind      { return "ReviewDecided" }
 func (TimerFired) Kind() EventKind         { return "TimerFired" }
 func (MessageReceived) Kind() EventKind    { return "MessageReceived" }
 func (SendingStarted) Kind() EventKind     { return "SendingStarted" }
+func (SendingPutOff) Kind() EventKind      { return "SendingPutOff" }
 func (MessageAnswered) Kind() EventKind    { return "MessageAnswered" }
 func (StatusReported) Kind() EventKind     { return "StatusReported" }
 func (AgentWrote) Kind() EventKind         { return "AgentWrote" }
@@ -215,6 +224,7 @@ const (
 	TimerAttempt   TimerKind = "attempt"   // the platform is asked about an attempt
 	TimerMessage   TimerKind = "message"   // a message waits to be tried again, or for its echo
 	TimerOperation TimerKind = "operation" // an operation waits to be tried again
+	TimerFollowUp  TimerKind = "follow_up" // a message is sent again or by SMS, if it has not arrived
 )
 
 // LoggedEvent is one entry of a payment request's own log, which the agent

@@ -76,6 +76,7 @@ const (
 	FailureAccount         FailureReason = "account"
 	FailureIdentityChanged FailureReason = "identity_changed"
 	FailureProviderError   FailureReason = "provider_error" // retried, a few times
+	FailureNotNeeded       FailureReason = "not_needed"     // called off by us: the customer has it on the other channel
 )
 
 // FailureReasons lists the closed set with the sentence that an agent reads.
@@ -96,6 +97,7 @@ var FailureReasons = map[FailureReason]string{
 	FailureAccount:         "The provider restricted our account. Ask your administrator.",
 	FailureIdentityChanged: "The customer's WhatsApp identity changed. Verify who they are before you send again.",
 	FailureProviderError:   "The provider had a fault; we try again by ourselves, a few times.",
+	FailureNotNeeded:       "It was not sent: the customer has it on the other channel.",
 }
 
 // AddressKind tells what kind of address an Address is.
@@ -138,6 +140,75 @@ type Message struct {
 	DueAt      *time.Time                   `json:"due_at,omitempty"`  // queued again until then
 	EchoBy     *time.Time                   `json:"echo_by,omitempty"` // outcome unknown: an echo is awaited until then
 	By         string                       `json:"by,omitempty"`      // the agent who wrote it
+
+	Buttons   []Button `json:"buttons,omitempty"`     // answers offered with it
+	InReplyTo string   `json:"in_reply_to,omitempty"` // provider's id of the inbound message that it answers
+	Cost      *Cost    `json:"cost,omitempty"`        // what the provider told of its price
+	// Template says that it went, or must go, as an approved template.
+	Template bool `json:"template,omitempty"`
+	// Follows is the id of the message that it was sent instead of, or again
+	// for; Resends counts those before it on the same channel.
+	Follows    string     `json:"follows,omitempty"`
+	FollowedBy string     `json:"followed_by,omitempty"`
+	Resends    int        `json:"resends,omitempty"`
+	FollowUpAt *time.Time `json:"follow_up_at,omitempty"` // when it is sent again, or by SMS if it has not arrived
+	// DoubtSince is when an earlier try's outcome was lost: that try may have
+	// reached the customer.
+	DoubtSince *time.Time `json:"doubt_since,omitempty"`
+}
+
+// Button is an answer that a customer can press instead of writing it. ID
+// comes back as Inbound.Button, at most 256 characters; Title is what the
+// customer reads, at most 20.
+type Button struct {
+	ID    string `json:"id"`
+	Title string `json:"title"`
+}
+
+// Cost is what a provider told of a message's price, as far as it did.
+type Cost struct {
+	Category string `json:"category,omitempty"` // the provider's own word: utility, service, marketing, …
+	Type     string `json:"type,omitempty"`     // regular, free_customer_service, …; the provider's own word
+	Free     bool   `json:"free,omitempty"`     // the provider said that it is not charged
+	Units    int    `json:"units,omitempty"`    // segments that are charged, of an SMS
+	Amount   string `json:"amount,omitempty"`   // decimal, positive
+	Currency string `json:"currency,omitempty"` // ISO 4217
+}
+
+// Standing says what a notice means for what is sent.
+type Standing string
+
+// The standings.
+const (
+	StandingUsable   Standing = "usable"
+	StandingLimited  Standing = "limited"  // usable, and somebody should look: quality, a tier, a warning
+	StandingUnusable Standing = "unusable" // not to be tried: rejected, paused, disabled, restricted
+)
+
+// NoticeSubject is what a notice is about.
+type NoticeSubject string
+
+// The subjects.
+const (
+	NoticeTemplate NoticeSubject = "template" // one template in one language
+	NoticeQuality  NoticeSubject = "quality"  // the quality rating of a template
+	NoticeCategory NoticeSubject = "category" // a template was put into another category
+	NoticeNumber   NoticeSubject = "number"   // quality, name or throughput of the sender's number
+	NoticeLimit    NoticeSubject = "limit"    // how many customers may be written to in a day
+	NoticeAccount  NoticeSubject = "account"  // restriction, ban, review of the account
+	NoticeOther    NoticeSubject = "other"    // for a person to read
+)
+
+// Notice is a provider's word about a sender or one of its templates.
+type Notice struct {
+	Subject  NoticeSubject `json:"subject"`
+	Name     string        `json:"name,omitempty"`     // of the template
+	Language string        `json:"language,omitempty"` // of the template, spelt as the provider does
+	Standing Standing      `json:"standing"`
+	Word     string        `json:"word"`             // the provider's own word for what happened, lower case: paused, rejected, tier_1k
+	Detail   string        `json:"detail,omitempty"` // the provider's own word for why, lower case
+	Until    *time.Time    `json:"until,omitempty"`  // when the standing ends by itself
+	At       time.Time     `json:"at"`
 }
 
 // Parameters are the values that the text of a purpose shows, for providers
@@ -164,6 +235,15 @@ type Outbound struct {
 	Template    bool
 	Text        string
 	Parameters  Parameters
+
+	// Buttons are answers to offer; a provider without them leaves them out.
+	Buttons []Button
+	// InReplyTo is the provider's id of the inbound message that this answers,
+	// or "".
+	InReplyTo string
+	// Doubt is when the outcome of an earlier try was lost. A provider that can
+	// be asked is asked before the message is sent again.
+	Doubt *time.Time
 }
 
 // Sent is a provider's word that it accepted a message.
@@ -171,6 +251,7 @@ type Sent struct {
 	ProviderID string
 	Status     DeliveryStatus // DeliveryAccepted unless the provider said more
 	Addresses  []Address      // further addresses of the contact that it told
+	Cost       *Cost          // what it told of the price
 }
 
 // InboundKind tells what a provider reports.
@@ -185,7 +266,10 @@ const (
 	InboundStatus  InboundKind = "status"  // Status, Reason, ErrorCode of an earlier message
 	InboundConsent InboundKind = "consent" // the provider handled an opt-out (Consent) itself
 	InboundAddress InboundKind = "address" // the contact has further addresses
-	InboundAccount InboundKind = "account" // about the merchant's account; counted and logged only
+	InboundAccount InboundKind = "account" // about the merchant's account, in Notice; without one counted and logged only
+	// InboundIdentity says that the customer's identity keys changed: it may be
+	// another person, who must be verified before anything is shown to them.
+	InboundIdentity InboundKind = "identity"
 )
 
 // Inbound is one report of a provider, as its adapter's Parse returns it.
@@ -205,4 +289,6 @@ type Inbound struct {
 	ErrorCode   string
 	Consent     Consent
 	Previous    Address // of InboundAddress: the address that this one replaces
+	Cost        *Cost   // of a status
+	Notice      *Notice // of InboundAccount
 }

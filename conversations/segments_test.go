@@ -75,7 +75,7 @@ func TestGSMAlphabet(t *testing.T) {
 func TestThePaymentMessageFitsOneSegment(t *testing.T) {
 	t.Parallel()
 	for _, purpose := range []conversations.Purpose{conversations.PurposePayment, conversations.PurposeReceipt, conversations.PurposeCancelled} {
-		text := conversations.Text(conversations.SMS, purpose, conversations.Parameters{
+		text := conversations.Merchant{}.Text(conversations.SMS, purpose, conversations.Parameters{
 			Merchant: "Acme Energy", Amount: "ZAR 1,149.00", Order: "SO-104217", Link: "https://pay.acme.example/p/0abcdefghjkmnp", Locale: "en",
 		})
 		if s := conversations.Segments(text); s.Encoding != conversations.GSM7 || s.Parts != 1 {

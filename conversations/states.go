@@ -270,6 +270,7 @@ const (
 	ReadBy         Trigger = "Read"
 	SendFailed     Trigger = "Failed"
 	RetryAllowed   Trigger = "RetryAllowed" // the failure may be tried again
+	PutOff         Trigger = "PutOff"       // its sender cannot take it now
 	RetryDue       Trigger = "RetryDue"
 	OutcomeLost    Trigger = "OutcomeLost" // it may have been sent
 	EchoOverdue    Trigger = "EchoOverdue" // no echo came
@@ -311,6 +312,7 @@ var messageEdges = []MessageEdge{
 	{From: []DeliveryStatus{DeliverySending}, On: RetryAllowed, To: DeliveryQueued, Do: []Effect{ReleaseEntry, TryLater}},
 	{From: []DeliveryStatus{DeliverySending}, On: OutcomeLost, To: DeliverySending, Do: []Effect{AwaitEcho}},
 	{From: []DeliveryStatus{DeliverySending}, On: EchoOverdue, To: DeliveryQueued, Do: []Effect{ReleaseEntry, AppendEntry}},
+	{From: []DeliveryStatus{DeliveryQueued}, On: PutOff, To: DeliveryQueued, Do: []Effect{ReleaseEntry, TryLater}},
 	{From: []DeliveryStatus{DeliveryQueued}, On: RetryDue, To: DeliveryQueued, Do: []Effect{AppendEntry}},
 	{From: []DeliveryStatus{DeliveryQueued}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ForgetTimer, CloseEntry, ShowFailure}},
 

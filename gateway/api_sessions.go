@@ -251,7 +251,7 @@ func (a *api) previewMessage(ctx context.Context, in *previewInput) (*previewOut
 	}
 	out := &previewOutput{}
 	out.Body.Channel = conversations.Channel(b.Channel)
-	out.Body.Text = conversations.Text(out.Body.Channel, conversations.PurposePayment, conversations.Parameters{
+	out.Body.Text = c.merchant.Domain().Text(out.Body.Channel, conversations.PurposePayment, conversations.Parameters{
 		Merchant: c.merchant.Name, Amount: total.String(), Order: order, LinkCode: sampleCode, Link: c.merchant.PublicURL + "/p/" + sampleCode, Locale: locale,
 	})
 	if out.Body.Channel == conversations.WhatsApp {

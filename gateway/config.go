@@ -146,6 +146,10 @@ type DispatcherConfig struct {
 	SendTimeout time.Duration
 	RetryAfter  time.Duration // first wait after a failure that may pass; doubles
 	MaxTries    int
+
+	SenderConcurrency int           // calls of one sender at the same time
+	BreakerFailures   int           // failures in a row that open a sender's circuit breaker
+	BreakerOpen       time.Duration // how long it stays open before one call is let through
 }
 
 // MerchantConfig is one business.
@@ -165,6 +169,7 @@ type MerchantConfig struct {
 	MaxAttempts    int
 	Capture        bool
 	LatePayment    conversations.LatePayment
+	Fallback       conversations.Fallback
 	Senders        []*SenderConfig
 	Platform       PlatformConfig
 }
@@ -213,6 +218,7 @@ func (m *MerchantConfig) Domain() conversations.Merchant {
 		MaxAttempts:      m.MaxAttempts,
 		Capture:          m.Capture,
 		LatePayment:      m.LatePayment,
+		Fallback:         m.Fallback,
 	}
 }
 
@@ -236,8 +242,11 @@ type SenderConfig struct {
 	ID       string
 	Provider string
 	Channel  conversations.Channel
-	Settings Settings // by the names of the provider's Registration, secrets resolved
-	Merchant *MerchantConfig
+	// PerSecond is how many messages a second the company lets this sender
+	// send; 0: what the provider's documents say.
+	PerSecond int
+	Settings  Settings // by the names of the provider's Registration, secrets resolved
+	Merchant  *MerchantConfig
 }
 
 // LogValue names the sender and none of its settings.

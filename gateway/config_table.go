@@ -129,6 +129,8 @@ func timingsField(t *conversations.Timings) field {
 			"How long the echo of a message of unknown outcome is awaited before the message is sent again."),
 		duration(&t.RetryOperationIn, least, hour, "retry_operation_in", "5s",
 			"First wait before a capture, reversal or refund is tried again. It doubles each time."),
+		duration(&t.ResendAfter, least, day, "resend_after", "2m",
+			"After this time a message is sent again that a provider took and then reported as failed for a while, such as a phone that was off."),
 	)
 }
 
@@ -176,6 +178,12 @@ func (c *DispatcherConfig) field() field {
 			"First wait before a message is tried again that the provider refused for now. It doubles each time; a provider that asks for more gets it."),
 		number(&c.MaxTries, 1, 100, "max_tries", "8",
 			"Tries after which such a message counts as failed. With the default wait, two to four minutes later."),
+		number(&c.SenderConcurrency, 1, 1000, "sender_concurrency", "8",
+			"Messages of one sender that may be on their way at the same time, so that a slow provider leaves room for the others. At most workers."),
+		number(&c.BreakerFailures, 1, 1000, "breaker_failures", "5",
+			"Faults in a row (no answer, server errors) after which a sender is left alone for breaker_open."),
+		duration(&c.BreakerOpen, second/10, hour, "breaker_open", "15s",
+			"How long a sender is left alone after breaker_failures. Then one message is let through, and its outcome decides."),
 	)
 }
 
@@ -218,6 +226,11 @@ func (m *MerchantConfig) section() section {
 			late(&m.LatePayment.ReverseAfterFailure, "after_failure", "keep", "After the most attempts."),
 			late(&m.LatePayment.ReverseAfterCancellation, "after_cancellation", "reverse", "After the merchant cancelled: it no longer wants the money."),
 		),
+		group("fallback", "When messages about a payment request go by SMS instead of WhatsApp, with the same link. Never past an opt-out.",
+			toggle(&m.Fallback.OnFailure, "on_failure", "true", "When WhatsApp has failed for good, such as a number without WhatsApp."),
+			duration(&m.Fallback.After, 0, day, "after", "0s",
+				"When a message has not been delivered on WhatsApp after this time. 0s never: an SMS costs money, and a phone that is off gets both later."),
+		),
 		{
 			key: "senders", kind: kindItems, required: true, identity: "id",
 			doc: "The merchant's sending identities: at most one for each channel.",
@@ -251,6 +264,8 @@ func (s *SenderConfig) section() section {
 			value(&s.ID, kindText, anID, "id", "", "Names the sender in the webhook's path, over all merchants. The provider is given PUBLIC_URL/webhooks/ID.").names().like("acme-whatsapp"),
 			choice(&s.Provider, itself, names, "provider", "", "The messaging company.").must().like(names[0]),
 			choice(&s.Channel, func(w string) conversations.Channel { return conversations.Channel(w) }, channels, "channel", "", "What the sender is for.").must().like(channels[0]),
+			number(&s.PerSecond, 0, 10000, "per_second", "0",
+				"Messages a second that the company lets this sender send. 0 is what its documents say of an ordinary sender."),
 		},
 		by:       "provider",
 		chosen:   func() string { return s.Provider },

@@ -126,7 +126,7 @@ func demoTemplates(gatewayURL string) []meta.Template {
 	template := func(name string, purpose conversations.Purpose, p conversations.Parameters, button *meta.URLButton) meta.Template {
 		return meta.Template{
 			WABAID: demoMeta.WABAID, Name: name, Language: "en", Category: "UTILITY",
-			Body: conversations.Text(conversations.WhatsApp, purpose, p), URLButton: button,
+			Body: conversations.Merchant{}.Text(conversations.WhatsApp, purpose, p), URLButton: button,
 		}
 	}
 	unpriced := conversations.Parameters{Merchant: numbered.Merchant, Order: numbered.Amount}

@@ -77,6 +77,75 @@ type Answerer interface {
 	Answer() (contentType, body string)
 }
 
+// Reader is implemented by providers that can tell a customer that their
+// message was read. id is the provider's id of the inbound message; typing
+// also shows that an answer is being written. It is a courtesy: a failure is
+// counted, never retried and holds nothing up.
+type Reader interface {
+	MarkRead(ctx context.Context, id string, typing bool) error
+}
+
+// Templater is implemented by providers with approved templates. Template
+// names the one that o would be sent with, and its language as the provider
+// spells it; both are empty when o would not go as a template, or there is
+// none for it.
+type Templater interface {
+	Template(o conversations.Outbound) (name, language string)
+}
+
+// Asker is implemented by providers that can be asked whether a message whose
+// answer was lost reached them. o.Doubt is when it was sent first. found is
+// false when the provider surely has no such message; an error says that
+// nobody knows.
+type Asker interface {
+	Ask(ctx context.Context, o conversations.Outbound) (sent conversations.Sent, found bool, err error)
+}
+
+// Finding is one thing that a Checker looked at.
+type Finding struct {
+	Check  string // what was looked at, a few words: "access token", "webhook address"
+	State  FindingState
+	Detail string // what was found: one sentence, without secrets
+	Mend   string // what to do about it; empty when it is fine
+}
+
+// FindingState is how a finding is judged.
+type FindingState string
+
+// The states of a finding.
+const (
+	FindingOK      FindingState = "ok"
+	FindingWarning FindingState = "warning" // works, and should be looked at
+	FindingWrong   FindingState = "wrong"   // messages are lost or not sent
+)
+
+// Checker is implemented by providers that can be asked whether the sender is
+// set up right: credentials, number, templates, webhook address. It changes
+// nothing at the provider. "paythread doctor" prints what it finds.
+type Checker interface {
+	Check(ctx context.Context) []Finding
+}
+
+// Limits are how fast a sender may send, by the provider's documents.
+type Limits struct {
+	PerSecond float64 // messages of the sender
+	Burst     int     // of them at once
+	// PairEvery and PairBurst bound the messages to one customer; zero: not
+	// bounded.
+	PairEvery time.Duration
+	PairBurst int
+}
+
+// Scope is what a failure holds back.
+type Scope string
+
+// The scopes.
+const (
+	ScopeMessage Scope = ""       // this message only
+	ScopePair    Scope = "pair"   // the sender's messages to this customer
+	ScopeSender  Scope = "sender" // everything of this sender
+)
+
 // Failure is why a message was not sent, or that it is unknown whether it was.
 type Failure struct {
 	Reason conversations.FailureReason
@@ -94,6 +163,17 @@ type Failure struct {
 	// RetryAfter is how long the provider wants to be left alone; zero when it
 	// did not say.
 	RetryAfter time.Duration
+
+	// Scope is what the failure holds back for RetryAfter.
+	Scope Scope
+
+	// Growth is by what each further wait for the same message is longer; zero
+	// leaves it to the dispatcher.
+	Growth float64
+
+	// Tries bounds how often the message is sent in all when it keeps failing
+	// like this; zero leaves it to the dispatcher.
+	Tries int
 
 	// Err is the inner error. It holds no secret, no text, no phone number.
 	Err error
@@ -225,6 +305,9 @@ type Registration struct {
 	// and opt-in words, so that we must not.
 	Confirms []conversations.Channel
 	Settings []Setting
+	// Limits are the documented ones of each channel; a sender's configuration
+	// can be stricter or, where the company granted more, wider.
+	Limits map[conversations.Channel]Limits
 
 	// New returns an adapter for one sender, or an error that names every
 	// setting that is missing or wrong. The client carries the call's time-out

@@ -20,12 +20,15 @@ func Retryable(r conversations.FailureReason) bool {
 type Refusal struct {
 	Reason conversations.FailureReason
 	Wait   time.Duration // least time before another try, when the provider's documents give one
+	Scope  Scope         // what is held back for that time
+	Growth float64       // by what each further wait is longer, when they say so
+	Tries  int           // most tries in all, when they say so
 }
 
 // Failure returns the failure of this refusal. after is what the answer said
 // about waiting; the longer of the two holds.
 func (r Refusal) Failure(code string, after time.Duration, err error) *Failure {
-	f := &Failure{Reason: r.Reason, Code: code, Retryable: Retryable(r.Reason), Err: err}
+	f := &Failure{Reason: r.Reason, Code: code, Retryable: Retryable(r.Reason), Scope: r.Scope, Growth: r.Growth, Tries: r.Tries, Err: err}
 	if f.Retryable {
 		f.RetryAfter = max(r.Wait, after)
 	}
