@@ -38,7 +38,11 @@ func (s *Set) NewCourier() *Courier {
 // taken now, so rules count webhooks in the order they were handed over. A
 // webhook that a rule delays or holds leaves its line and can be overtaken.
 func (c *Courier) Send(line, call string, post func(context.Context)) {
-	fault := c.set.Take(call)
+	c.Carry(line, c.set.Take(call), post)
+}
+
+// Carry is Send with a fault that was taken before.
+func (c *Courier) Carry(line string, fault Fault, post func(context.Context)) {
 	times, reorder, delay := fault.Webhook()
 	run := func(ctx context.Context) {
 		for range times {
@@ -47,7 +51,7 @@ func (c *Courier) Send(line, call string, post func(context.Context)) {
 	}
 	switch {
 	case times == 0:
-	case delay > 0 || fault.holds():
+	case delay > 0 || fault.Holds():
 		c.Go(func(ctx context.Context) {
 			if fault.Hold(ctx) && Wait(ctx, delay) {
 				run(ctx)
@@ -62,8 +66,8 @@ func (c *Courier) Send(line, call string, post func(context.Context)) {
 	}
 }
 
-// holds says whether a webhook with this fault waits for a release.
-func (f Fault) holds() bool { return f.rule != nil && f.rule.Do == HoldBefore }
+// Holds says whether a webhook with this fault waits for a release.
+func (f Fault) Holds() bool { return f.rule != nil && f.rule.Do == HoldBefore }
 
 // keep holds a webhook back until another has been posted. It reports false when
 // one is held back already: then this one is the one that overtakes.

@@ -17,12 +17,43 @@
 //	// the answer
 //
 // What a company sends by itself, a webhook, asks Webhook and Hold instead.
+//
+// # Codes
+//
+// Two ways speak the company's own language, by the number in Rule.Code. A refuse
+// rule answers a call with the company's error body for that code, and with the
+// HTTP status that the company documents for it:
+//
+//	{"call":"meta.messages","do":"refuse","code":131056,"times":5}
+//	{"call":"twilio.messages","do":"refuse","code":20429,"headers":{"Retry-After":"2"}}
+//	{"call":"meta.*","do":"refuse","code":190}
+//
+// Rule.Status takes the place of the documented status. A fail rule lets the call
+// succeed, and the message that was accepted end in that code later, by a
+// webhook:
+//
+//	{"call":"meta.messages","do":"fail","code":131026,"share":0.1}
+//	{"call":"twilio.messages","do":"fail","code":30007,"after":"sent"}
+//	{"call":"twilio.messages","do":"fail","code":30003,"ending":"failed"}
+//
+// Rule.After lets earlier statuses come first, even delivered, since failures can
+// come late; Rule.Ending picks the company's word where it has several. Any code
+// is taken: those that a company's table does not have are answered with 400 and
+// a text of their own.
+//
+// Outages are status rules: 429, 500 or 503 with a body of the caller's, or one
+// that is no JSON at all, such as a proxy's 502; or time-outs and cut connections
+// before and after the effect. A rule takes every matching call, the first Times,
+// or a Share of them, spread evenly, so that a test's counts do not depend on
+// luck.
 package faults
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -34,6 +65,8 @@ import (
 // The ways in which a call can go wrong: the values of Rule.Do.
 const (
 	Status        = "status"         // answer with Rule.Status and Rule.Body, without any effect
+	Refuse        = "refuse"         // answer with the company's error Rule.Code, without any effect
+	Fail          = "fail"           // the effect happens and is answered, then the message fails with Rule.Code
 	TimeoutBefore = "timeout_before" // no effect, and no answer until the client gives up
 	TimeoutAfter  = "timeout_after"  // the effect happens, and no answer until the client gives up
 	HoldBefore    = "hold_before"    // wait for Release, then go on as if nothing had been
@@ -60,11 +93,22 @@ type Rule struct {
 	ID     string `json:"id,omitempty"`     // given by Replace when empty
 	Call   string `json:"call"`             // such as "meta.messages"; a trailing * matches a prefix
 	Do     string `json:"do"`               // one of the constants of this package
-	Status int    `json:"status,omitempty"` // for status: the HTTP status to answer
+	Status int    `json:"status,omitempty"` // for status: the HTTP status to answer; for refuse: instead of the documented one
 	Body   string `json:"body,omitempty"`   // for status: the raw body; JSON when it begins with {
 	Delay  string `json:"delay,omitempty"`  // for delay: a Go duration
 	Times  int    `json:"times,omitempty"`  // how many calls the rule takes; 0 for every one
 	Skip   int    `json:"skip,omitempty"`   // how many matching calls pass unharmed first
+
+	// Share is the part of the matching calls that the rule takes, above 0 and up
+	// to 1; 0 for all. The calls it takes are spread evenly over the rest.
+	Share float64 `json:"share,omitempty"`
+	// Code is the company's own error code, for refuse and fail; a pointer, since
+	// 0 is a code of Meta's.
+	Code *int `json:"code,omitempty"`
+	// Headers go with the answer of status and refuse, such as Retry-After.
+	Headers map[string]string `json:"headers,omitempty"`
+	After   string            `json:"after,omitempty"`  // for fail: the status that comes before the failure, sent or delivered; empty for none
+	Ending  string            `json:"ending,omitempty"` // for fail: failed or undelivered, where a company has both; empty for the usual one
 }
 
 // State is a rule with what has become of it.
@@ -111,6 +155,7 @@ type rule struct {
 	State
 	delay    time.Duration
 	passed   int           // calls let through by Skip
+	seen     int           // matching calls behind Skip, for Share
 	retired  bool          // by Release
 	released chan struct{} // closed by Release, Replace and Clear
 }
@@ -172,6 +217,11 @@ func newRule(r Rule) (made *rule, field, reason string) {
 		return nil, "times", "must not be negative"
 	case r.Skip < 0:
 		return nil, "skip", "must not be negative"
+	case r.Share < 0 || r.Share > 1:
+		return nil, "share", "must be above 0 and at most 1"
+	}
+	if field, reason := checkCode(r); reason != "" {
+		return nil, field, reason
 	}
 	if r.Do == Delay {
 		d, err := time.ParseDuration(r.Delay)
@@ -183,10 +233,32 @@ func newRule(r Rule) (made *rule, field, reason string) {
 	return made, "", ""
 }
 
+// checkCode checks the fields that speak a company's language.
+func checkCode(r Rule) (field, reason string) {
+	speaks := r.Do == Refuse || r.Do == Fail
+	switch {
+	case speaks && r.Code == nil:
+		return "code", "is missing"
+	case !speaks && r.Code != nil:
+		return "code", "comes with refuse and fail only"
+	case r.Do == Refuse && r.Status != 0 && (r.Status < 400 || r.Status > 599):
+		return "status", "must be from 400 to 599"
+	case r.Do != Fail && (r.After != "" || r.Ending != ""):
+		return "after", "and ending come with fail only"
+	case r.After != "" && r.After != "sent" && r.After != "delivered":
+		return "after", "must be sent or delivered"
+	case r.Ending != "" && r.Ending != "failed" && r.Ending != "undelivered":
+		return "ending", "must be failed or undelivered"
+	case len(r.Headers) > 0 && r.Do != Status && r.Do != Refuse:
+		return "headers", "come with status and refuse only"
+	}
+	return "", ""
+}
+
 var (
-	ways = []string{Status, TimeoutBefore, TimeoutAfter, HoldBefore, HoldAfter,
+	ways = []string{Status, Refuse, Fail, TimeoutBefore, TimeoutAfter, HoldBefore, HoldAfter,
 		DropBefore, DropAfter, Delay, Duplicate, Reorder, Drop}
-	notForWebhooks = []string{Status, TimeoutBefore, TimeoutAfter, DropAfter, HoldAfter}
+	notForWebhooks = []string{Status, Refuse, Fail, TimeoutBefore, TimeoutAfter, DropAfter, HoldAfter}
 )
 
 // Clear ends all rules and releases everything they hold.
@@ -250,10 +322,20 @@ func (s *Set) Take(call string) Fault {
 			r.passed++
 			continue
 		}
+		if !r.dealt() {
+			continue
+		}
 		r.Taken++
 		return Fault{set: s, rule: r}
 	}
 	return Fault{}
+}
+
+// dealt says whether this call is one of the rule's share. A call is when the
+// whole part of calls times share has grown with it.
+func (r *rule) dealt() bool {
+	r.seen++
+	return r.Share == 0 || math.Floor(float64(r.seen)*r.Share) > math.Floor(float64(r.seen-1)*r.Share)
 }
 
 func (r *rule) matches(call string) bool {
@@ -305,6 +387,11 @@ func (f Fault) Before(w http.ResponseWriter, r *http.Request) bool {
 	case Status:
 		writeStatus(w, f.rule.Rule)
 		return true
+	case Refuse:
+		// Only a company without codes of its own comes here; see Refusal.
+		f.SetHeaders(w.Header())
+		writeStatus(w, Rule{Status: cmp.Or(f.rule.Status, http.StatusBadRequest), Body: fmt.Sprintf(`{"code":%d}`, *f.rule.Code)})
+		return true
 	case TimeoutBefore:
 		return f.timeOut(w, r)
 	case DropBefore, Drop:
@@ -334,6 +421,42 @@ func (f Fault) After(w http.ResponseWriter, r *http.Request) bool {
 		return f.holdRequest(w, r)
 	}
 	return false
+}
+
+// Refusal returns the company's code that the call is to be refused with, and the
+// HTTP status that takes the place of the documented one, or 0. A company that
+// has codes asks this before Before, and answers in its own words; SetHeaders
+// gives the headers that go with it.
+func (f Fault) Refusal() (code, status int, ok bool) {
+	if f.rule == nil || f.rule.Do != Refuse {
+		return 0, 0, false
+	}
+	return *f.rule.Code, f.rule.Status, true
+}
+
+// SetHeaders puts the rule's headers, if any, on an answer.
+func (f Fault) SetHeaders(h http.Header) {
+	if f.rule == nil {
+		return
+	}
+	for name, value := range f.rule.Headers {
+		h.Set(name, value)
+	}
+}
+
+// Failure is how a message that was accepted is to end.
+type Failure struct {
+	Code   int
+	After  string // the last status before, sent or delivered; empty for none
+	Ending string // failed, undelivered, or empty for the company's usual word
+}
+
+// Failure returns how the message of this call is to end, if a fail rule took it.
+func (f Fault) Failure() (Failure, bool) {
+	if f.rule == nil || f.rule.Do != Fail {
+		return Failure{}, false
+	}
+	return Failure{Code: *f.rule.Code, After: f.rule.After, Ending: f.rule.Ending}, true
 }
 
 // Webhook says what becomes of one outgoing webhook: how many times it is sent
@@ -422,6 +545,9 @@ func (f Fault) count(by int) {
 }
 
 func writeStatus(w http.ResponseWriter, r Rule) {
+	for name, value := range r.Headers {
+		w.Header().Set(name, value)
+	}
 	if r.Body == "" || strings.HasPrefix(r.Body, "{") {
 		w.Header().Set("Content-Type", "application/json")
 	} else {
