@@ -63,7 +63,7 @@ func doctorCommand(flags *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers))) {
+		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), senderExams(cfg, calling(outwardClient()))) {
 			return nil
 		}
 		return errReported
@@ -81,27 +81,63 @@ func doctorChecks(cfg *Config, redis redisInspector) []doctorCheck {
 	return append(checks, redisChecks(cfg, redis)...)
 }
 
-// examine runs the checks in turn, prints each as it ends, and returns whether
-// none failed.
-func examine(ctx context.Context, w io.Writer, checks []doctorCheck) bool {
+// examine runs the checks in turn and prints each as it ends, then what was
+// found of each sender. It returns whether nothing failed.
+func examine(ctx context.Context, w io.Writer, checks []doctorCheck, senders []senderExam) bool {
+	found := examineSenders(ctx, senders) // begins now, and takes longer than the checks
+	r := report{w: w, count: map[checkStatus]int{}}
 	width := 0
 	for _, c := range checks {
 		width = max(width, len(c.name))
 	}
-	count := map[checkStatus]int{}
 	for _, c := range checks {
 		bounded, cancel := context.WithTimeout(ctx, checkWithin)
 		f := c.run(bounded)
 		cancel()
-		count[f.status]++
-		_, _ = fmt.Fprintf(w, "%-4s  %-*s  %s\n", f.status, width, c.name, f.found) // nobody to tell of a terminal that is gone
-		if f.mend != "" {
-			_, _ = fmt.Fprintf(w, "%*s  to mend: %s\n", width+6, "", f.mend) // the same
-		}
+		r.line(c.name, width, f)
 	}
-	_, _ = fmt.Fprintf(w, "\n%s: %d ok, %s, %d failed\n", countOf(len(checks), "check"), count[statusOK], countOf(count[statusWarn], "warning"), count[statusFail]) // the same
-	return count[statusFail] == 0
+	for i, s := range senders {
+		r.sender(s.sender, <-found[i])
+	}
+	return r.sum()
 }
+
+// report prints findings and counts them.
+type report struct {
+	w     io.Writer
+	count map[checkStatus]int
+}
+
+// line prints one finding, its name filled up to width.
+func (r report) line(name string, width int, f finding) {
+	r.count[f.status]++
+	r.printf("%-4s  %-*s  %s\n", f.status, width, name, f.found)
+	if f.mend != "" {
+		r.printf("%*s  to mend: %s\n", width+6, "", f.mend)
+	}
+}
+
+// sender prints what was found of a sender under a heading of its own.
+func (r report) sender(s *SenderConfig, found []namedFinding) {
+	r.printf("\nsender %s (%s at %s, merchant %s)\n", s.ID, s.Channel, s.Provider, s.Merchant.ID)
+	width := 0
+	for _, f := range found {
+		width = max(width, len(f.name))
+	}
+	for _, f := range found {
+		r.line(f.name, width, f.finding)
+	}
+}
+
+// sum prints the counts and returns whether nothing failed.
+func (r report) sum() bool {
+	all := r.count[statusOK] + r.count[statusWarn] + r.count[statusFail]
+	r.printf("\n%s: %d ok, %s, %d failed\n", countOf(all, "check"), r.count[statusOK], countOf(r.count[statusWarn], "warning"), r.count[statusFail])
+	return r.count[statusFail] == 0
+}
+
+// printf writes to the person. A terminal that is gone is nobody to tell.
+func (r report) printf(format string, values ...any) { _, _ = fmt.Fprintf(r.w, format, values...) }
 
 func checkLinkKeys(c LinkKeysConfig) finding {
 	keys, err := checkout.LoadKeys(c.Files())

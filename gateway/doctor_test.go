@@ -107,7 +107,7 @@ func TestDoctorReport(t *testing.T) {
 	ok := examine(t.Context(), &out, []doctorCheck{
 		{"a", result(finding{statusOK, "fine", ""})},
 		{"longer", result(finding{statusWarn, "so so", "do this"})},
-	})
+	}, nil)
 	want := "ok    a       fine\n" +
 		"warn  longer  so so\n" +
 		"              to mend: do this\n" +
@@ -116,7 +116,7 @@ func TestDoctorReport(t *testing.T) {
 		t.Errorf("examine = %t and prints\n%s\nwant true and\n%s", ok, out.String(), want)
 	}
 	out.Reset()
-	if examine(t.Context(), &out, []doctorCheck{{"a", result(finding{statusFail, "broken", ""})}}) {
+	if examine(t.Context(), &out, []doctorCheck{{"a", result(finding{statusFail, "broken", ""})}}, nil) {
 		t.Error("a failed check does not fail the examination")
 	}
 }

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"paythread/gateway/providers"
+)
+
+// checked is a provider whose side of the sender is as a test says.
+type checked struct {
+	providers.Provider
+	check func(context.Context) []providers.Finding
+}
+
+func (c checked) Check(ctx context.Context) []providers.Finding { return c.check(ctx) }
+
+// finds makes adapters that all find the same.
+func finds(found ...providers.Finding) adapterMaker {
+	return func(*SenderConfig) (providers.Provider, error) {
+		return checked{check: func(context.Context) []providers.Finding { return found }}, nil
+	}
+}
+
+// aSender is a sender of the example that is past its placeholders.
+func aSender(t *testing.T, change ...func(*SenderConfig)) *SenderConfig {
+	t.Helper()
+	s := base(t).Merchants[0].Senders[0]
+	for _, name := range []string{"access_token", "app_secret", "verify_token"} {
+		s.Settings[name] = name + "-of-the-test"
+	}
+	for _, c := range change {
+		c(s)
+	}
+	return s
+}
+
+func TestDoctorAsksProviders(t *testing.T) {
+	t.Parallel()
+	placeheld := func(s *SenderConfig) { s.Settings["app_secret"] = placeholder }
+	for name, tt := range map[string]struct {
+		change  func(*SenderConfig)
+		adapter adapterMaker
+		want    string // the findings as they are printed, without the mends
+	}{
+		"fine": {nil, finds(providers.Finding{Check: "access token", State: providers.FindingOK, Detail: "good until 2027"}), "ok access token: good until 2027\n"},
+		"several": {nil, finds(
+			providers.Finding{Check: "template", State: providers.FindingWarning, Detail: "in review"},
+			providers.Finding{Check: "webhook address", State: providers.FindingWrong, Detail: "another one"},
+		), "warn template: in review\nfail webhook address: another one\n"},
+		"a state that nobody knows": {nil, finds(providers.Finding{Check: "x", State: "odd", Detail: "y"}), "warn x: y\n"},
+		"nothing found":             {nil, finds(), "warn provider: not asked: nothing that could be looked at is configured\n"},
+		"no check": {nil, func(*SenderConfig) (providers.Provider, error) { return struct{ providers.Provider }{}, nil },
+			"warn provider: not asked: there is no check for meta\n"},
+		"settings that the adapter refuses": {nil, func(*SenderConfig) (providers.Provider, error) { return nil, errors.New("meta: a\nb") },
+			"fail provider: meta: a; b\n"},
+		"placeholders": {placeheld, func(*SenderConfig) (providers.Provider, error) { return nil, errors.New("it was asked") },
+			"warn provider: not asked: still as in the printed example: app_secret\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := aSender(t)
+			if tt.change != nil {
+				tt.change(s)
+			}
+			var got strings.Builder
+			for _, f := range askProvider(t.Context(), s, tt.adapter, longestWait) {
+				fmt.Fprintf(&got, "%s %s: %s\n", f.status, f.name, f.found)
+				if f.status == statusFail && f.mend == "" && tt.adapter == nil {
+					t.Errorf("%s does not say how to mend it", f.name)
+				}
+			}
+			if got.String() != tt.want {
+				t.Errorf("found\n%swant\n%s", got.String(), tt.want)
+			}
+		})
+	}
+}
+
+// TestDoctorLeavesAProviderThatHangs: an adapter that heeds no end is left.
+func TestDoctorLeavesAProviderThatHangs(t *testing.T) {
+	t.Parallel()
+	ends := make(chan struct{})
+	defer close(ends)
+	hangs := func(*SenderConfig) (providers.Provider, error) {
+		return checked{check: func(context.Context) []providers.Finding { <-ends; return nil }}, nil
+	}
+	found := askProvider(t.Context(), aSender(t), hangs, time.Millisecond)
+	if len(found) != 1 || found[0].status != statusFail || !strings.Contains(found[0].mend, "https://graph.facebook.com") {
+		t.Errorf("found %+v, want that it does not answer", found)
+	}
+}
+
+// TestDoctorPrintsSenders: senders are asked at the same time, and printed in
+// the order of the configuration, without secrets and each finding on its line.
+func TestDoctorPrintsSenders(t *testing.T) {
+	t.Parallel()
+	cfg := base(t)
+	first, second := aSender(t), aSender(t)
+	first.ID, second.ID = "first", "second"
+	first.Settings["access_token"], first.Settings["app_secret"] = "EAAG-token", "EAAG-token-and-more"
+	cfg.Merchants[0].Senders = []*SenderConfig{first, second}
+	secondAsked := make(chan struct{})
+	var asked atomic.Int32
+	adapter := func(s *SenderConfig) (providers.Provider, error) {
+		return checked{check: func(ctx context.Context) []providers.Finding {
+			asked.Add(1)
+			if s == second {
+				close(secondAsked)
+				return []providers.Finding{{Check: "number", State: providers.FindingOK, Detail: "+27 60 *** 001"}}
+			}
+			select { // answers only once the other one was asked
+			case <-secondAsked:
+			case <-ctx.Done():
+			}
+			return []providers.Finding{
+				{Check: "access token", State: providers.FindingWrong, Detail: "refused:\nEAAG-token and EAAG-token-and-more", Mend: "not EAAG-token"},
+				{Check: "app", State: providers.FindingWarning, Detail: "not live", Mend: "publish it"},
+			}
+		}}, nil
+	}
+	var out strings.Builder
+	if examine(t.Context(), &out, []doctorCheck{{"a", func(context.Context) finding { return finding{statusOK, "fine", ""} }}}, senderExams(cfg, adapter)) {
+		t.Error("a provider's failure does not fail the examination")
+	}
+	want := `ok    a  fine
+
+sender first (whatsapp at meta, merchant acme)
+warn  public address  https://pay.acme.example/webhooks/first: this name is not one of the internet
+                      to mend: set public_url of merchant acme to the https address that the internet knows
+fail  access token    refused: [redacted] and [redacted]
+                      to mend: not [redacted]
+warn  app             not live
+                      to mend: publish it
+
+sender second (whatsapp at meta, merchant acme)
+warn  public address  https://pay.acme.example/webhooks/second: this name is not one of the internet
+                      to mend: set public_url of merchant acme to the https address that the internet knows
+ok    number          +27 60 *** 001
+
+6 checks: 2 ok, 3 warnings, 1 failed
+`
+	if out.String() != want || asked.Load() != 2 {
+		t.Errorf("%d senders asked, printed\n%s\nwant\n%s", asked.Load(), out.String(), want)
+	}
+}
+
+func TestDoctorLooksAtTheAddress(t *testing.T) {
+	t.Parallel()
+	const graph, near = "https://graph.facebook.com", "http://127.0.0.1:8090/meta"
+	for _, tt := range []struct {
+		public, provider string
+		want             checkStatus
+		says             string
+	}{
+		{"https://pay.acme.com", graph, statusOK, "https://pay.acme.com/webhooks/acme-whatsapp"},
+		{"https://pay.acme.com:8443", graph, statusOK, ""},
+		{"https://pay.acme.example", graph, statusWarn, "not one of the internet"},
+		{"https://pay.example.com", graph, statusWarn, "not one of the internet"},
+		{"https://notexample.com", graph, statusOK, ""},
+		{"http://localhost:8080", graph, statusFail, "meta cannot call it"},
+		{"https://10.1.2.3", graph, statusFail, "meta cannot call it"},
+		{"https://[fd00::1]", graph, statusFail, "meta cannot call it"},
+		{"https://gateway", graph, statusFail, "meta cannot call it"},
+		{"https://pay.acme.internal", graph, statusFail, "meta cannot call it"},
+		{"http://127.0.0.1:8080", near, statusWarn, "only programs inside this network"},
+		{"https://pay.acme.com", near, statusOK, ""},
+		{"http://pay.acme.com", graph, statusFail, "https alone"},
+		{"https://203.0.113.9", graph, statusWarn, "a number and no name"},
+		{"https://pay_here.acme.com", graph, statusWarn, "underscore"},
+		{"https://" + strings.Repeat("a.", 100) + "com", graph, statusWarn, "200 characters"},
+		{"https://%zz", graph, statusFail, "makes no address"},
+	} {
+		s := aSender(t, func(s *SenderConfig) { s.Merchant.PublicURL, s.Settings["base_url"] = tt.public, tt.provider })
+		f := lookAtAddress(s)
+		if f.status != tt.want || !strings.Contains(f.found, tt.says) {
+			t.Errorf("%s with %s = %s: %s, want %s with %q", tt.public, tt.provider, f.status, f.found, tt.want, tt.says)
+		}
+		if f.status == statusFail && f.mend == "" {
+			t.Errorf("%s: it is not said how to mend it", tt.public)
+		}
+	}
+}
