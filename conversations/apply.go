@@ -112,6 +112,7 @@ func Apply(state State, event Event, now time.Time) (_ State, _ Effects, err err
 	if err := t.apply(event); err != nil {
 		return State{}, Effects{}, err
 	}
+	t.followUps()
 	changed := State{Merchant: state.Merchant, Timings: state.Timings, Contact: t.contact, Requests: t.requests, Messages: t.messages}
 	return changed, t.effects, nil
 }
@@ -126,6 +127,8 @@ type tx struct {
 	requests map[string]*PaymentRequest
 	messages map[string]*Message
 	effects  Effects
+	// failed and arrived are messages with effects that may change others.
+	failed, arrived []*Message
 }
 
 func (t *tx) apply(event Event) error {
@@ -194,6 +197,12 @@ func (t *tx) apply(event Event) error {
 		return nil
 	case AddressesLearnt:
 		return t.addressesLearnt(e)
+	case IdentityVerified:
+		if t.contact.IdentityChangedAt == nil {
+			return ErrNothing
+		}
+		t.contact.IdentityChangedAt = nil
+		return nil
 	}
 	return fmt.Errorf("conversations: there is no event %T", event)
 }
@@ -319,7 +328,7 @@ func (c *Contact) clone() *Contact {
 	}
 	d := *c
 	d.Addresses, d.Linked = slices.Clone(c.Addresses), slices.Clone(c.Linked)
-	d.Consent, d.InboundAt = maps.Clone(c.Consent), maps.Clone(c.InboundAt)
+	d.Consent, d.InboundAt, d.InboundIDs = maps.Clone(c.Consent), maps.Clone(c.InboundAt), maps.Clone(c.InboundIDs)
 	d.Requests, d.Recent = slices.Clone(c.Requests), slices.Clone(c.Recent)
 	d.Lanes = maps.Clone(c.Lanes)
 	for channel, lane := range d.Lanes {

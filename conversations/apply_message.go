@@ -1,9 +1,7 @@
 package conversations
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -13,7 +11,7 @@ const serviceWindow = 24 * time.Hour
 
 // maxBlindTries is after how many sends without an answer or an echo a message
 // has failed, for the agent to see: the customer may have got every one.
-const maxBlindTries = 10
+const maxBlindTries = 5
 
 // maxRecent bounds how many provider ids a contact remembers.
 const maxRecent = 40
@@ -51,14 +49,12 @@ func (t *tx) addressesLearnt(e AddressesLearnt) error {
 	return nil
 }
 
-// sendAbout queues a message about a payment request. Its id follows from the
-// request and the number of its messages, so that a repeated application
-// makes the same one.
+// sendAbout queues a message about a payment request.
 func (t *tx) sendAbout(r *PaymentRequest, purpose Purpose) {
 	m := &Message{
-		ID:         fmt.Sprintf("%s%s-%d", messagePrefix, strings.TrimPrefix(r.ID, requestPrefix), len(r.Messages)+1),
+		ID:         nextMessageID(r),
 		RequestID:  r.ID,
-		Channel:    r.Channel,
+		Channel:    r.SendsOn(),
 		Address:    t.addressFor(r),
 		Purpose:    purpose,
 		Parameters: t.parameters(r, purpose),
@@ -66,6 +62,7 @@ func (t *tx) sendAbout(r *PaymentRequest, purpose Purpose) {
 	m.Text = t.Merchant.Text(m.Channel, purpose, m.Parameters)
 	r.Messages = append(r.Messages, m.ID)
 	t.queue(m)
+	t.watchDelivery(m)
 }
 
 // addressFor returns the address of a payment request's messages: its phone.
@@ -160,6 +157,8 @@ var messageEffects = map[Effect]func(*tx, *Message){
 	},
 	ShowStatus:  func(t *tx, m *Message) { t.show(m) },
 	ShowFailure: func(t *tx, m *Message) { t.show(m) },
+	FollowUp:    func(t *tx, m *Message) { t.failed = append(t.failed, m) },
+	CallOff:     func(t *tx, m *Message) { t.arrived = append(t.arrived, m) },
 }
 
 // advance takes a message off the head of its lane and appends the entry of the
@@ -207,8 +206,12 @@ func (t *tx) show(m *Message) {
 		if kind == string(milestone) {
 			e.Milestone = milestone
 		}
-		e.Message = &LoggedMessage{ID: m.ID, Purpose: m.Purpose, Channel: m.Channel, Status: m.Status, Reason: m.Reason}
+		e.Message = loggedMessage(m)
 	})
+}
+
+func loggedMessage(m *Message) *LoggedMessage {
+	return &LoggedMessage{ID: m.ID, Purpose: m.Purpose, Channel: m.Channel, Status: m.Status, Reason: m.Reason}
 }
 
 // sendingStarted moves a message to sending, or says why it is not sent.
@@ -229,11 +232,7 @@ func (t *tx) sendingStarted(e SendingStarted) error {
 			t.ack(m.EntryID)
 			m.EntryID = e.EntryID
 		}
-		if m.EchoBy == nil {
-			by := t.now.Add(t.Timings.EchoWithin)
-			m.EchoBy = &by
-			t.onMessage(m, OutcomeLost)
-		}
+		t.loseOutcome(m)
 		return nil
 	case m.Status != DeliveryQueued || m.DueAt != nil:
 		t.ack(e.EntryID)
@@ -244,17 +243,18 @@ func (t *tx) sendingStarted(e SendingStarted) error {
 	}
 	m.EntryID = e.EntryID
 	if reason := t.mayNotSend(m); reason != "" {
-		m.Reason = reason
 		t.fail(m, reason, "")
 		return nil
 	}
 	m.Tries++
 	m.EchoBy = nil // of an earlier try
+	m.Template = m.Template || m.Channel == WhatsApp && m.isNotice() && !t.windowOpen(m)
 	m.Times[DeliverySending] = t.now
 	t.onMessage(m, SendBegun)
 	t.effects.Outbound = &Outbound{
 		MessageID: m.ID, Correlation: m.ContactID + "." + m.ID, SenderID: m.SenderID, Channel: m.Channel, To: m.Address,
-		Purpose: m.Purpose, Template: m.Channel == WhatsApp && m.isNotice(), Text: m.Text, Parameters: m.Parameters,
+		Purpose: m.Purpose, Template: m.Template, Text: m.Text, Parameters: m.Parameters,
+		Buttons: m.Buttons, InReplyTo: m.InReplyTo, Doubt: m.DoubtSince,
 	}
 	return nil
 }
@@ -274,8 +274,31 @@ func (t *tx) sendingPutOff(e SendingPutOff) error {
 	return nil
 }
 
+// loseOutcome awaits the echo of a message that may have been sent: longer each
+// time, so that a provider that answers nobody does not write to the customer
+// every minute.
+func (t *tx) loseOutcome(m *Message) {
+	if m.EchoBy != nil {
+		return
+	}
+	by := t.now.Add(t.Timings.EchoWithin << m.Lost)
+	m.EchoBy = &by
+	m.Lost++
+	if m.DoubtSince == nil {
+		began := m.Times[DeliverySending]
+		m.DoubtSince = &began
+	}
+	t.onMessage(m, OutcomeLost)
+}
+
+// windowOpen tells whether WhatsApp allows free text to the customer now.
+func (t *tx) windowOpen(m *Message) bool {
+	return t.now.Before(t.contact.InboundAt[m.SenderID].Add(serviceWindow))
+}
+
 // isNotice tells whether a message is one that the business begins: on
-// WhatsApp those go as approved templates.
+// WhatsApp those go as approved templates once the customer has been silent
+// for a day.
 func (m *Message) isNotice() bool {
 	return m.Purpose == PurposePayment || m.Purpose == PurposeReceipt || m.Purpose == PurposeCancelled
 }
@@ -287,8 +310,12 @@ func (t *tx) mayNotSend(m *Message) FailureReason {
 		return FailureSenderConfig
 	case t.contact.Consent[m.Channel] == ConsentOptedOut && m.Purpose != PurposeConsent:
 		return FailureOptedOut
-	case m.Channel == WhatsApp && !m.isNotice() && !t.now.Before(t.contact.InboundAt[m.SenderID].Add(serviceWindow)):
+	case m.Channel == WhatsApp && t.contact.IdentityChangedAt != nil && m.Purpose != PurposeAgent && m.Purpose != PurposeConsent:
+		return FailureIdentityChanged // it may be another person: only an agent writes, to find out
+	case m.Channel == WhatsApp && !m.isNotice() && !t.windowOpen(m):
 		return FailureOutsideWindow
+	case t.needless(m):
+		return FailureNotNeeded
 	}
 	return ""
 }
@@ -311,8 +338,20 @@ func (t *tx) fail(m *Message, reason FailureReason, code string) {
 // heedRefusal notes what a provider knows better: that the customer has opted
 // out there. It says so in answer to a send, or later in a status.
 func (t *tx) heedRefusal(m *Message, reason FailureReason) {
-	if reason == FailureOptedOut {
+	switch reason {
+	case FailureOptedOut:
 		t.setConsent(m.Channel, ConsentOptedOut)
+	case FailureIdentityChanged:
+		t.identityChanged()
+	}
+}
+
+// identityChanged holds back what would show a payment to somebody who may not
+// be the customer any more.
+func (t *tx) identityChanged() {
+	if t.contact.IdentityChangedAt == nil {
+		now := t.now
+		t.contact.IdentityChangedAt = &now
 	}
 }
 
@@ -336,10 +375,8 @@ func (t *tx) messageAnswered(e MessageAnswered) error {
 	t.effects.MessageID = m.ID
 	switch {
 	case e.Unknown:
-		if m.Status == DeliverySending && m.EntryID == e.EntryID && m.EchoBy == nil {
-			by := t.now.Add(t.Timings.EchoWithin)
-			m.EchoBy = &by
-			t.onMessage(m, OutcomeLost)
+		if m.Status == DeliverySending && m.EntryID == e.EntryID {
+			t.loseOutcome(m)
 		}
 	case e.Failed && e.RetryIn > 0:
 		if m.Status != DeliverySending || m.EntryID != e.EntryID {
@@ -351,11 +388,12 @@ func (t *tx) messageAnswered(e MessageAnswered) error {
 		t.onMessage(m, RetryAllowed)
 		m.Reason, m.ErrorCode = reason, code // shown while it waits
 	case e.Failed:
-		t.fail(m, e.Reason, e.ErrorCode)
 		t.heedRefusal(m, e.Reason)
+		t.fail(m, e.Reason, e.ErrorCode)
 	default:
 		t.learn(canonicalAddresses(e.Sent.Addresses))
 		t.remember(m, e.Sent.ProviderID)
+		m.Cost = m.Cost.with(e.Sent.Cost)
 		status := e.Sent.Status
 		if _, ok := messageTriggers[status]; !ok || status == DeliveryFailed {
 			status = DeliveryAccepted
@@ -389,6 +427,9 @@ func (t *tx) remember(m *Message, providerID string) {
 // lower one only fills in its time.
 func (t *tx) evidence(m *Message, status DeliveryStatus, at time.Time) {
 	t.fillTime(m, status, at)
+	if status == DeliveryRead {
+		t.fillTime(m, DeliveryDelivered, at) // a report of delivery is left out when the customer looks on
+	}
 	t.onMessage(m, messageTriggers[status])
 }
 
@@ -412,11 +453,12 @@ func (t *tx) statusReported(e StatusReported) error {
 	t.effects.MessageID = m.ID
 	t.learn(canonicalAddresses(e.Inbound.Addresses))
 	t.remember(m, e.Inbound.ProviderID)
+	m.Cost = m.Cost.with(e.Inbound.Cost)
 	at := e.Inbound.At.UTC()
 	switch e.Inbound.Status {
 	case DeliveryFailed:
-		t.fail(m, e.Inbound.Reason, e.Inbound.ErrorCode)
 		t.heedRefusal(m, e.Inbound.Reason)
+		t.fail(m, e.Inbound.Reason, e.Inbound.ErrorCode)
 	case DeliveryUnknown:
 	default:
 		t.evidence(m, e.Inbound.Status, at)
@@ -445,7 +487,7 @@ func (t *tx) messageDue(timer Timer) error {
 			return ErrNothing
 		}
 		m.EchoBy = nil
-		if m.Tries >= maxBlindTries {
+		if m.Lost >= maxBlindTries {
 			t.fail(m, FailureUnknown, "")
 			return nil
 		}
@@ -475,7 +517,13 @@ func (t *tx) messageReceived(e MessageReceived) error {
 	if t.contact.InboundAt == nil {
 		t.contact.InboundAt = map[string]time.Time{}
 	}
-	t.contact.InboundAt[in.SenderID] = later(t.contact.InboundAt[in.SenderID], in.At.UTC())
+	if t.contact.InboundIDs == nil {
+		t.contact.InboundIDs = map[string]string{}
+	}
+	if at := in.At.UTC(); !at.Before(t.contact.InboundAt[in.SenderID]) {
+		t.contact.InboundAt[in.SenderID] = at
+		t.contact.InboundIDs[in.SenderID] = in.ProviderID
+	}
 	m := &Message{
 		ID: e.MessageID, ContactID: t.contact.ID, Inbound: true, Channel: channel, SenderID: in.SenderID,
 		Kind: string(in.Kind), Text: in.Text, At: in.At.UTC(), ProviderID: in.ProviderID,
@@ -488,7 +536,11 @@ func (t *tx) messageReceived(e MessageReceived) error {
 	}
 	t.messages[m.ID] = m
 	t.effects.MessageID = m.ID
-	if in.Kind == InboundOther {
+	switch in.Kind {
+	case InboundIdentity:
+		t.identityChanged()
+		return nil
+	case InboundOther:
 		return nil // a reaction, a system notice: nothing to answer
 	}
 	t.answer(m, in)
@@ -522,12 +574,12 @@ func (t *tx) resent(e Resent) error {
 	if e.Purpose == PurposeReceipt || e.Purpose == "" && slices.Contains(withReceipt, r.Lifecycle) {
 		on = ReceiptAskedAgain
 	}
-	if t.contact.Consent[r.Channel] == ConsentOptedOut {
+	if t.contact.Consent[r.SendsOn()] == ConsentOptedOut {
 		t.effects.RequestID = r.ID
-		t.refuse(r, on, optedOut(t.contact, r.Channel))
+		t.refuse(r, on, optedOut(t.contact, r.SendsOn()))
 		return nil
 	}
-	if t.contact.crowded(r.Channel) {
+	if t.contact.crowded(r.SendsOn()) {
 		t.effects.RequestID = r.ID
 		t.refuse(r, on, Refused("messages_waiting", "many messages to this customer wait to be sent; wait until they are out"))
 		return nil
@@ -548,8 +600,16 @@ func (t *tx) agentWrote(e AgentWrote) error {
 	}
 	t.contact.Mode, t.contact.Agent = t.nextMode("AgentWrote"), e.Agent
 	t.effects.MessageID = e.MessageID
-	t.queue(&Message{ID: e.MessageID, Channel: e.Channel, Address: to, Purpose: PurposeAgent, Text: e.Text, By: e.Agent})
+	t.queue(&Message{
+		ID: e.MessageID, Channel: e.Channel, Address: to, Purpose: PurposeAgent, Text: e.Text, By: e.Agent, InReplyTo: t.lastInbound(e.Channel),
+	})
 	return nil
+}
+
+// lastInbound returns the provider's id of what the customer wrote last on a
+// channel, or "".
+func (t *tx) lastInbound(channel Channel) string {
+	return t.contact.InboundIDs[t.Merchant.Senders[channel]]
 }
 
 // replyAddress returns where a contact is written to on a channel: a phone

@@ -746,8 +746,11 @@ func (p *paymentTx) operationDone() error {
 // timerFired compares a timer with the state's own deadline: a timer is only a
 // hint.
 func (t *tx) timerFired(timer Timer) error {
-	if timer.Kind == TimerMessage {
+	switch timer.Kind {
+	case TimerMessage:
 		return t.messageDue(timer)
+	case TimerFollowUp:
+		return t.followUpDue(timer)
 	}
 	r := t.request(timer.ID)
 	if r == nil {

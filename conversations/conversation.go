@@ -40,6 +40,11 @@ type Contact struct {
 	// InboundAt is when the customer last wrote, by the provider's time, for
 	// each of our senders: it opens the 24-hour window and never moves back.
 	InboundAt map[string]time.Time `json:"inbound_at,omitempty"`
+	// InboundIDs are the providers' ids of those messages.
+	InboundIDs map[string]string `json:"inbound_ids,omitempty"`
+	// IdentityChangedAt is when WhatsApp told that the customer's keys changed:
+	// until an agent has verified who it is, only agents write there.
+	IdentityChangedAt *time.Time `json:"identity_changed_at,omitempty"`
 
 	Requests []string         `json:"requests,omitempty"` // ids of those not yet final, oldest first
 	Latest   string           `json:"latest,omitempty"`   // id of the newest request, whatever became of it

@@ -633,7 +633,7 @@ func TestBlindSendsEnd(t *testing.T) {
 	s := createdStory(t)
 	s.do(Extended{RequestID: theRequest})
 	id := s.request().Messages[0]
-	for range 30 {
+	for range 40 {
 		if entry := s.send()[id]; entry != "" {
 			s.do(MessageAnswered{MessageID: id, EntryID: entry, Unknown: true})
 		}

@@ -169,6 +169,10 @@ type (
 	HandedBack struct{ Agent string }
 )
 
+// IdentityVerified says that an agent has made sure who the customer is, after
+// their identity on WhatsApp had changed.
+type IdentityVerified struct{ Agent string }
+
 // AddressesLearnt adds addresses to a contact; Linked are those that another
 // contact owns.
 type AddressesLearnt struct {
@@ -203,6 +207,7 @@ func (StatusReported) Kind() EventKind     { return "StatusReported" }
 func (AgentWrote) Kind() EventKind         { return "AgentWrote" }
 func (TakenOver) Kind() EventKind          { return "TakenOver" }
 func (HandedBack) Kind() EventKind         { return "HandedBack" }
+func (IdentityVerified) Kind() EventKind   { return "IdentityVerified" }
 func (AddressesLearnt) Kind() EventKind    { return "AddressesLearnt" }
 
 // Timer is a hint that something is due for one thing of a contact. There is

@@ -1,6 +1,9 @@
 package conversations
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Channel is what an agent picks: WhatsApp or SMS.
 type Channel string
@@ -76,7 +79,7 @@ const (
 	FailureAccount         FailureReason = "account"
 	FailureIdentityChanged FailureReason = "identity_changed"
 	FailureProviderError   FailureReason = "provider_error" // retried, a few times
-	FailureNotNeeded       FailureReason = "not_needed"     // called off by us: the customer has it on the other channel
+	FailureNotNeeded       FailureReason = "not_needed"     // called off by us, such as when the customer got it after all
 )
 
 // FailureReasons lists the closed set with the sentence that an agent reads.
@@ -97,7 +100,7 @@ var FailureReasons = map[FailureReason]string{
 	FailureAccount:         "The provider restricted our account. Ask your administrator.",
 	FailureIdentityChanged: "The customer's WhatsApp identity changed. Verify who they are before you send again.",
 	FailureProviderError:   "The provider had a fault; we try again by ourselves, a few times.",
-	FailureNotNeeded:       "It was not sent: the customer has it on the other channel.",
+	FailureNotNeeded:       "It was called off: it is no longer needed.",
 }
 
 // AddressKind tells what kind of address an Address is.
@@ -155,6 +158,7 @@ type Message struct {
 	// DoubtSince is when an earlier try's outcome was lost: that try may have
 	// reached the customer.
 	DoubtSince *time.Time `json:"doubt_since,omitempty"`
+	Lost       int        `json:"lost,omitempty"` // sends whose outcome was lost
 }
 
 // Button is an answer that a customer can press instead of writing it. ID
@@ -173,6 +177,21 @@ type Cost struct {
 	Units    int    `json:"units,omitempty"`    // segments that are charged, of an SMS
 	Amount   string `json:"amount,omitempty"`   // decimal, positive
 	Currency string `json:"currency,omitempty"` // ISO 4217
+}
+
+// with returns what is known of a cost after the provider told more.
+func (c *Cost) with(more *Cost) *Cost {
+	if more == nil {
+		return c
+	}
+	merged := Cost{}
+	if c != nil {
+		merged = *c
+	}
+	merged.Category, merged.Type = cmp.Or(more.Category, merged.Category), cmp.Or(more.Type, merged.Type)
+	merged.Units, merged.Amount = max(more.Units, merged.Units), cmp.Or(more.Amount, merged.Amount)
+	merged.Currency, merged.Free = cmp.Or(more.Currency, merged.Currency), more.Free || merged.Free
+	return &merged
 }
 
 // Standing says what a notice means for what is sent.

@@ -114,8 +114,10 @@ type PaymentRequest struct {
 	Attempts      []Attempt               `json:"attempts,omitempty"`
 	Operations    []Operation             `json:"operations,omitempty"`
 	Messages      []string                `json:"messages,omitempty"` // ids of its outbound messages, oldest first
-	Refusals      []Refusal               `json:"refusals,omitempty"` // what was refused, once a kind
-	Receipt       *Receipt                `json:"receipt,omitempty"`  // frozen when the money came
+	// FellBackTo is the channel of its messages once the picked one has failed.
+	FellBackTo Channel   `json:"fell_back_to,omitempty"`
+	Refusals   []Refusal `json:"refusals,omitempty"` // what was refused, once a kind
+	Receipt    *Receipt  `json:"receipt,omitempty"`  // frozen when the money came
 
 	// Totals in minor units of Order.Total.Currency; only what succeeded counts.
 	AuthorizedMinor int64 `json:"authorized_minor"`

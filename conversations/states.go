@@ -286,6 +286,8 @@ const (
 	ForgetTimer  Effect = "ForgetTimer"
 	ShowStatus   Effect = "ShowStatus"  // milestone and event of its payment request
 	ShowFailure  Effect = "ShowFailure" // event of its payment request, with the reason
+	FollowUp     Effect = "FollowUp"    // by the reason: as a template, again later, by SMS, or nothing
+	CallOff      Effect = "CallOff"     // what would be sent in its place is not needed
 )
 
 // MessageEdge is one row of the message's table.
@@ -306,27 +308,27 @@ var messageEdges = []MessageEdge{
 	{From: []DeliveryStatus{DeliveryQueued}, On: SendBegun, To: DeliverySending},
 	{From: []DeliveryStatus{DeliverySending}, On: AcceptedByProv, To: DeliveryAccepted, Do: []Effect{ForgetTimer, CloseEntry}},
 	{From: []DeliveryStatus{DeliverySending}, On: SentOut, To: DeliverySent, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus}},
-	{From: []DeliveryStatus{DeliverySending}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus}},
-	{From: []DeliveryStatus{DeliverySending}, On: ReadBy, To: DeliveryRead, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus}},
-	{From: []DeliveryStatus{DeliverySending}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ForgetTimer, CloseEntry, ShowFailure}},
+	{From: []DeliveryStatus{DeliverySending}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus, CallOff}},
+	{From: []DeliveryStatus{DeliverySending}, On: ReadBy, To: DeliveryRead, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus, CallOff}},
+	{From: []DeliveryStatus{DeliverySending}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ForgetTimer, CloseEntry, ShowFailure, FollowUp}},
 	{From: []DeliveryStatus{DeliverySending}, On: RetryAllowed, To: DeliveryQueued, Do: []Effect{ReleaseEntry, TryLater}},
 	{From: []DeliveryStatus{DeliverySending}, On: OutcomeLost, To: DeliverySending, Do: []Effect{AwaitEcho}},
 	{From: []DeliveryStatus{DeliverySending}, On: EchoOverdue, To: DeliveryQueued, Do: []Effect{ReleaseEntry, AppendEntry}},
 	{From: []DeliveryStatus{DeliveryQueued}, On: PutOff, To: DeliveryQueued, Do: []Effect{ReleaseEntry, TryLater}},
 	{From: []DeliveryStatus{DeliveryQueued}, On: RetryDue, To: DeliveryQueued, Do: []Effect{AppendEntry}},
-	{From: []DeliveryStatus{DeliveryQueued}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ForgetTimer, CloseEntry, ShowFailure}},
+	{From: []DeliveryStatus{DeliveryQueued}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ForgetTimer, CloseEntry, ShowFailure, FollowUp}},
 
 	// An echo that comes when the message was already queued again for a
 	// second try: it was sent, so the second try is called off.
 	{From: []DeliveryStatus{DeliveryQueued}, On: AcceptedByProv, To: DeliveryAccepted, Do: []Effect{ForgetTimer, CloseEntry}},
 	{From: []DeliveryStatus{DeliveryQueued}, On: SentOut, To: DeliverySent, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus}},
-	{From: []DeliveryStatus{DeliveryQueued}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus}},
-	{From: []DeliveryStatus{DeliveryQueued}, On: ReadBy, To: DeliveryRead, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus}},
+	{From: []DeliveryStatus{DeliveryQueued}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus, CallOff}},
+	{From: []DeliveryStatus{DeliveryQueued}, On: ReadBy, To: DeliveryRead, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus, CallOff}},
 
 	{From: []DeliveryStatus{DeliveryAccepted, DeliveryFailed}, On: SentOut, To: DeliverySent, Do: []Effect{ShowStatus}},
-	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent, DeliveryFailed}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ShowStatus}},
-	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent, DeliveryDelivered, DeliveryFailed}, On: ReadBy, To: DeliveryRead, Do: []Effect{ShowStatus}},
-	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ShowFailure}},
+	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent, DeliveryFailed}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ShowStatus, CallOff}},
+	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent, DeliveryDelivered, DeliveryFailed}, On: ReadBy, To: DeliveryRead, Do: []Effect{ShowStatus, CallOff}},
+	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ShowFailure, FollowUp}},
 }
 
 // ConsentEdge is one row of the consent's table, for one channel.

@@ -328,6 +328,7 @@ func TestRandomWalks(t *testing.T) {
 			t.Parallel()
 			w := &walk{story: createdStory(t), r: rand.New(rand.NewPCG(seed, 7)), milestones: map[Milestone]bool{}, sent: map[string]Consent{}}
 			w.state.Merchant.LatePayment = LatePayment{ReverseAfterExpiry: seed%2 == 0, ReverseAfterFailure: seed%3 == 0, ReverseAfterCancellation: seed%5 != 0}
+			w.state.Merchant.Fallback = Fallback{OnFailure: seed%4 != 0, After: time.Duration(seed%3) * 20 * time.Minute}
 			for range 200 {
 				w.step()
 				w.check()
@@ -406,7 +407,7 @@ func (w *walk) step() {
 	case 20:
 		if n := len(r.Messages); n > 0 && w.state.Messages[r.Messages[w.r.IntN(n)]].Tries > 0 {
 			statuses := append(slices.Clone(deliveryRank[2:]), DeliveryFailed)
-			w.report(r.Messages[w.r.IntN(n)], statuses[w.r.IntN(len(statuses))], FailureUnreachable)
+			w.report(r.Messages[w.r.IntN(n)], statuses[w.r.IntN(len(statuses))], w.reason())
 		}
 		return
 	case 21, 22:
@@ -426,6 +427,12 @@ func (w *walk) step() {
 	}
 }
 
+// reason returns any reason of a failure but those that end every story.
+func (w *walk) reason() FailureReason {
+	return FailureReason(w.one(string(FailureUnreachable), string(FailureRate), string(FailureNotOnChannel), string(FailureBlocked),
+		string(FailureOutsideWindow), string(FailureTemplate), string(FailureProviderError), string(FailureUnknown)))
+}
+
 // work takes one outbox entry, as a worker would.
 func (w *walk) work() {
 	w.t.Helper()
@@ -435,6 +442,10 @@ func (w *walk) work() {
 		e := w.outbox[id]
 		switch e.Kind {
 		case OutboxMessage:
+			if w.r.IntN(6) == 0 {
+				w.do(SendingPutOff{MessageID: e.MessageID, EntryID: id, For: time.Duration(w.r.IntN(9)) * time.Minute})
+				return
+			}
 			effects := w.do(SendingStarted{MessageID: e.MessageID, EntryID: id})
 			if effects.Outbound == nil {
 				return
@@ -442,7 +453,7 @@ func (w *walk) work() {
 			answer := MessageAnswered{MessageID: e.MessageID, EntryID: id, Sent: Sent{ProviderID: "p-" + e.MessageID}}
 			switch w.r.IntN(5) {
 			case 0:
-				answer = MessageAnswered{MessageID: e.MessageID, EntryID: id, Failed: true, Reason: FailureBlocked}
+				answer = MessageAnswered{MessageID: e.MessageID, EntryID: id, Failed: true, Reason: w.reason()}
 			case 1:
 				answer = MessageAnswered{MessageID: e.MessageID, EntryID: id, Failed: true, Reason: FailureRate, RetryIn: time.Minute}
 			case 2:
@@ -511,6 +522,31 @@ func (w *walk) check() {
 	w.last = Effects{}
 	w.checkTimers()
 	w.checkLanes()
+	w.checkFollowUps()
+}
+
+// checkFollowUps: a message is followed by one at most, with the same link, and
+// the timers are those that the messages wait for.
+func (w *walk) checkFollowUps() {
+	w.t.Helper()
+	followed := map[string]string{}
+	for id, m := range w.state.Messages {
+		_, timer := w.timers[Timer{Kind: TimerFollowUp, ContactID: theContact, ID: id}.member()]
+		if timer != (m.FollowUpAt != nil) {
+			w.t.Fatalf("%s (%s) has a follow-up timer: %v, follows up at %v", id, m.Status, timer, m.FollowUpAt)
+		}
+		if m.Follows == "" {
+			continue
+		}
+		before := w.state.Messages[m.Follows]
+		if other, twice := followed[m.Follows]; twice || before.FollowedBy != id {
+			w.t.Fatalf("%s and %s follow %s, which is followed by %s", id, other, m.Follows, before.FollowedBy)
+		}
+		followed[m.Follows] = id
+		if m.Parameters.Link != before.Parameters.Link || m.Purpose != before.Purpose {
+			w.t.Fatalf("%s is not what %s was", id, m.Follows)
+		}
+	}
 }
 
 // checkTimers: whatever must go on by itself has something that makes it.

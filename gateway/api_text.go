@@ -51,6 +51,8 @@ var eventTexts = map[string]string{
 	"receipt_delivered":                   "The receipt is on the customer's phone.",
 	"receipt_read":                        "The customer has read the receipt message.",
 	"receipt_viewed":                      "The customer has looked at the receipt.",
+	"fell_back":                           "WhatsApp did not reach the customer; the message goes by SMS, with the same link.",
+	"resending":                           "The message did not arrive and is sent again.",
 	"message_failed":                      "The message could not be delivered.",
 	"message_updated":                     "There is news of a message.",
 }

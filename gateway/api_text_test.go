@@ -14,8 +14,9 @@ func loggedTypes(t *testing.T) []string {
 	t.Helper()
 	var types []string
 	for file, pattern := range map[string]string{
-		"states.go":        `Log: "(\w+)"|backToOpen\(\w+, "(\w+)"`,
-		"apply_message.go": `kind :?= "(\w+)"`,
+		"states.go":         `Log: "(\w+)"|backToOpen\(\w+, "(\w+)"`,
+		"apply_message.go":  `kind :?= "(\w+)"`,
+		"apply_followup.go": `kind :?= "(\w+)"`,
 	} {
 		source, err := os.ReadFile("../conversations/" + file)
 		if err != nil {
