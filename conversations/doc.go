@@ -38,6 +38,7 @@
 //	k:<merchant>:<key>       string  hash and chosen ids of a create or sealing        idempotency
 //	s:<sealed order>         string  a sealed order                                    sealed orders, renewed when read
 //	q:<throttle>             string  a shared rate limit                               until it is full again
+//	w:<sender>               hash    notices about a sender, and what holds it back    money, renewed by every word of it
 //	store                    string  number of partitions                              none: it is the store's identity
 //
 // Only this package holds a Redis client.

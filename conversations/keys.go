@@ -82,6 +82,7 @@ func (k keys) order(merchant, order string) string     { return k.alone("o", mer
 func (k keys) idempotency(merchant, key string) string { return k.alone("k", merchant, digest(key)) }
 func (k keys) sealed(id string) string                 { return k.alone("s", id) }
 func (k keys) throttle(name string) string             { return k.alone("q", name) }
+func (k keys) sender(id string) string                 { return k.alone("w", id) }
 func (k keys) store() string                           { return k.alone("store") }
 
 // digest shortens text of foreign length and alphabet to what a key may hold.

@@ -657,7 +657,10 @@ func TestEveryKeyHasItsLifetime(t *testing.T) {
 	if err := s.Receive(t.Context(), "acme", Inbound{Kind: InboundText, SenderID: "acme-wa", ProviderID: "1", Text: "pay", At: s.Now(), Addresses: []Address{{AddressPhone, "27821234567"}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Throttle(t.Context(), "meta", time.Second, 1); err != nil {
+	if _, err := s.Throttle(t.Context(), "meta", Every(time.Second, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.HoldSender(t.Context(), "acme-wa", Hold{Reason: FailureRate, Until: s.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	p, _ := partitionOf(r.ContactID, contactPrefix, 4)
@@ -707,7 +710,7 @@ func TestThrottleIsShared(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 40 {
 				wg.Go(func() {
-					wait, err := stores[i%2].Throttle(t.Context(), "sender", time.Hour, 10)
+					wait, err := stores[i%2].Throttle(t.Context(), "sender", Every(time.Hour, 10))
 					switch {
 					case err != nil:
 						t.Errorf("throttle: %v", err)

@@ -29,6 +29,7 @@ var schema = []schemaKey{
 	{"o:<merchant>:<order>", "string", "request that holds an order, and the last before", "money", "move.lua"},
 	{"k:<merchant>:<key>", "string", "hash and chosen ids of a create or sealing", "idempotency", "SET NX"},
 	{"s:<sealed order>", "string", "a sealed order", "sealed orders, renewed when read", "SET"},
-	{"q:<throttle>", "string", "a shared rate limit", "until it is full again", "throttle.lua"},
+	{"q:<throttle>", "string", "a shared rate limit", "until it is full again", "redis_rate's script"},
+	{"w:<sender>", "hash", "notices about a sender, and what holds it back", "money, renewed by every word of it", "sender.lua"},
 	{"store", "string", "number of partitions", "none: it is the store's identity", "SET NX"},
 }
