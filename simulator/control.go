@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"paythread/simulator/clickatell"
 	"paythread/simulator/faults"
 	"paythread/simulator/meta"
 )
@@ -15,8 +16,9 @@ import (
 // longestControl is how many bytes a control call may have.
 const longestControl = 1 << 20
 
-// longestWebhook is how many bytes Meta's webhooks can reach, and some to spare.
-const longestWebhook = 4 << 20
+// longestWebhook is how many bytes an injected webhook may have: Meta's reach 3 MB,
+// Clickatell's carry a whole file.
+const longestWebhook = 32 << 20
 
 // control puts the control API on the mux.
 func (w *World) control() {
@@ -51,6 +53,8 @@ func (w *World) control() {
 	w.mux.HandleFunc("GET /calls", w.getCalls)
 	w.mux.HandleFunc("POST /meta/verify", w.verifyMeta)
 	w.mux.HandleFunc("POST /meta/webhooks/{pnid}", w.injectMeta)
+	w.mux.HandleFunc("POST /clickatell/webhooks/{integration}", w.injectClickatell)
+	w.mux.HandleFunc("POST /clickatell/integrations/{integration}", w.changeClickatell)
 }
 
 // problem is an RFC 9457 problem document.
@@ -306,5 +310,54 @@ func (w *World) injectMeta(rw http.ResponseWriter, r *http.Request) {
 		writeProblem(rw, wrong("body", "is not JSON"))
 	default:
 		writeJSON(rw, http.StatusOK, map[string]int{"status": status})
+	}
+}
+
+// injectClickatell posts the body as a callback of Clickatell's, and answers with
+// what the business answered.
+func (w *World) injectClickatell(rw http.ResponseWriter, r *http.Request) {
+	to := r.URL.Query().Get("to")
+	if to != "" && to != "reply" && to != "status" {
+		writeProblem(rw, wrong("to", "must be reply or status"))
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, longestWebhook))
+	if err != nil {
+		writeProblem(rw, wrong("body", "cannot be read, or is larger than Clickatell's callbacks"))
+		return
+	}
+	status, err := w.Clickatell.Inject(r.Context(), r.PathValue("integration"), to == "status", body)
+	switch {
+	case errors.Is(err, clickatell.ErrNoSuchIntegration):
+		problem{Status: http.StatusNotFound, Detail: "no integration with such a callback address has this id"}.write(rw)
+	case errors.Is(err, clickatell.ErrNotJSON):
+		writeProblem(rw, wrong("body", "is not JSON"))
+	default:
+		writeJSON(rw, http.StatusOK, map[string]int{"status": status})
+	}
+}
+
+// changeClickatell changes what an integration can run into.
+func (w *World) changeClickatell(rw http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Balance   *float64 `json:"balance"`
+		Callbacks *string  `json:"callbacks"`
+		Charset   *string  `json:"charset"`
+		Refuse    *int     `json:"refuse"`
+		Times     int      `json:"times"`
+	}
+	if err := readBody(rw, r, &in); err != nil {
+		writeProblem(rw, err)
+		return
+	}
+	err := w.Clickatell.Change(r.PathValue("integration"), clickatell.Change(in))
+	var change *clickatell.ChangeError
+	switch {
+	case errors.Is(err, clickatell.ErrNoSuchIntegration):
+		problem{Status: http.StatusNotFound, Detail: "no integration has this id"}.write(rw)
+	case errors.As(err, &change):
+		writeProblem(rw, wrong(change.Field, "%s", change.Reason))
+	default:
+		rw.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"paythread/simulator/clickatell"
 	"paythread/simulator/meta"
 	"paythread/simulator/twilio"
 )
@@ -588,6 +589,47 @@ func (o *onTwilio) say(s said) error {
 
 func (o *onTwilio) read(ids []string)     { o.twilio.Read(ids) }
 func (o *onTwilio) reachable(e164 string) { o.twilio.Reachable(e164) }
+
+// onClickatell is the phones as Clickatell sees them, and Clickatell as the
+// phones use it.
+type onClickatell struct {
+	*Phones
+	clickatell *clickatell.Simulator
+}
+
+func (o *onClickatell) Handset(e164 string) clickatell.Handset {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ph := o.get(e164)
+	return clickatell.Handset{
+		E164: ph.e164, WaID: ph.waID(), Name: ph.account.Name, OnWhatsApp: ph.account.On,
+		Reachable: !ph.unreachable, BlockedSMS: ph.blocked[SMS], BlockedWhatsApp: ph.blocked[WhatsApp],
+	}
+}
+
+func (o *onClickatell) Deliver(d clickatell.Delivery) {
+	m := &Message{ID: d.ID, Channel: d.Channel, From: d.From, To: d.To, Text: d.Text, Buttons: []Button{}}
+	for _, b := range d.Buttons {
+		m.Buttons = append(m.Buttons, Button(b))
+	}
+	o.receive(m)
+}
+
+func (o *onClickatell) Accepted(e164, id string) { o.accepted(e164, id) }
+
+func (o *onClickatell) newID() string { return clickatell.NewID() }
+
+func (o *onClickatell) say(s said) error {
+	out := clickatell.Said{ID: s.id, Channel: s.channel, From: s.from, To: s.to, Text: s.text, MessageID: s.messageID}
+	if s.button != nil {
+		b := clickatell.Button(*s.button)
+		out.Button = &b
+	}
+	return o.clickatell.Say(out)
+}
+
+func (o *onClickatell) read(ids []string)     { o.clickatell.Read(ids) }
+func (o *onClickatell) reachable(e164 string) { o.clickatell.Reachable(e164) }
 
 // errLineTwice is returned by New when two companies claim one number on one
 // channel: a phone could not tell whom it writes to.

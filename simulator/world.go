@@ -7,13 +7,14 @@
 //
 // A World serves everything from one handler:
 //
-//	/meta/...     the Graph API (package meta)
-//	/twilio/...   Twilio's API (package twilio)
-//	/phone/{e164} a customer's phone, as a page
-//	/phones/...   the phones' control API
-//	/faults       what goes wrong (package faults)
-//	/calls        what the companies were asked
-//	/             a start page
+//	/meta/...       the Graph API (package meta)
+//	/twilio/...     Twilio's API (package twilio)
+//	/clickatell/... Clickatell's APIs (package clickatell)
+//	/phone/{e164}   a customer's phone, as a page
+//	/phones/...     the phones' control API
+//	/faults         what goes wrong (package faults)
+//	/calls          what the companies were asked
+//	/               a start page
 //
 // More companies are plugged in as Parts, which put their own routes beside
 // these.
@@ -38,6 +39,8 @@
 //	GET    /calls                       every call a company received, oldest first; ?call=prefix
 //	POST   /meta/verify                 Meta makes its handshake with every webhook
 //	POST   /meta/webhooks/{pnid}        any JSON, posted to that number's webhook as Meta would write and sign it
+//	POST   /clickatell/webhooks/{id}    any JSON, posted to that integration's callback address; ?to=status for the other one
+//	POST   /clickatell/integrations/{id} {["balance","callbacks","charset","refuse","times"]}: what an account can run into
 package simulator
 
 import (
@@ -52,6 +55,7 @@ import (
 	"sync"
 	"time"
 
+	"paythread/simulator/clickatell"
 	"paythread/simulator/faults"
 	"paythread/simulator/meta"
 	"paythread/simulator/twilio"
@@ -73,12 +77,13 @@ type Registrar interface {
 // Config says what the world holds. Its zero value is a world with phones and
 // without businesses.
 type Config struct {
-	PublicURL string        // this server's own address, such as http://localhost:8090
-	Meta      meta.Config   // Now and Log are taken from here when unset
-	Twilio    twilio.Config // the same
-	Title     string        // of the start page; empty: "The world outside"
-	Steps     []Link        // what to try, in order, first on the start page; a step may have no URL
-	Links     []Link        // where else to go
+	PublicURL  string            // this server's own address, such as http://localhost:8090
+	Meta       meta.Config       // Now and Log are taken from here when unset
+	Twilio     twilio.Config     // the same
+	Clickatell clickatell.Config // the same
+	Title      string            // of the start page; empty: "The world outside"
+	Steps      []Link            // what to try, in order, first on the start page; a step may have no URL
+	Links      []Link            // where else to go
 	// Faults is the set that the parts were made with; the world makes one when
 	// it is nil.
 	Faults *faults.Set
@@ -92,10 +97,11 @@ type Config struct {
 // World is the world outside. Its fields are for tests in Go; over HTTP the
 // control API does the same.
 type World struct {
-	Phones *Phones
-	Faults *faults.Set
-	Meta   *meta.Simulator
-	Twilio *twilio.Simulator
+	Phones     *Phones
+	Faults     *faults.Set
+	Meta       *meta.Simulator
+	Twilio     *twilio.Simulator
+	Clickatell *clickatell.Simulator
 
 	cfg     Config
 	mux     *http.ServeMux
@@ -120,29 +126,30 @@ func New(cfg Config) (*World, error) {
 		cfg.Twilio.Now = cfg.Now
 	}
 	cfg.Twilio.Log = cmp.Or(cfg.Twilio.Log, cfg.Log)
+	if cfg.Clickatell.Now == nil {
+		cfg.Clickatell.Now = cfg.Now
+	}
+	cfg.Clickatell.Log = cmp.Or(cfg.Clickatell.Log, cfg.Log)
 
 	w := &World{Phones: newPhones(cfg.Now), Faults: cfg.Faults, cfg: cfg, mux: http.NewServeMux()}
 	var errs []error
 	if u, err := url.Parse(cfg.PublicURL); cfg.PublicURL != "" && (err != nil || u.Host == "") {
 		errs = append(errs, errors.New("simulator: PublicURL is not an address"))
 	}
-	asMeta, asTwilio := &onMeta{Phones: w.Phones}, &onTwilio{Phones: w.Phones}
+	asMeta, asTwilio, asClickatell := &onMeta{Phones: w.Phones}, &onTwilio{Phones: w.Phones}, &onClickatell{Phones: w.Phones}
 	var err error
 	w.Meta, err = meta.New(cfg.Meta, cfg.Faults, asMeta)
 	errs = append(errs, err)
 	w.Twilio, err = twilio.New(cfg.Twilio, cfg.Faults, asTwilio)
 	errs = append(errs, err)
-	asMeta.meta, asTwilio.twilio = w.Meta, w.Twilio
-	if w.Meta != nil && w.Twilio != nil {
-		errs = append(errs, w.connect(asMeta, asTwilio))
+	w.Clickatell, err = clickatell.New(cfg.Clickatell, cfg.Faults, asClickatell)
+	errs = append(errs, err)
+	asMeta.meta, asTwilio.twilio, asClickatell.clickatell = w.Meta, w.Twilio, w.Clickatell
+	if w.Meta != nil && w.Twilio != nil && w.Clickatell != nil {
+		errs = append(errs, w.connect(asMeta, asTwilio, asClickatell))
 	}
 	if err := errors.Join(errs...); err != nil {
-		if w.Meta != nil {
-			w.Meta.Close()
-		}
-		if w.Twilio != nil {
-			w.Twilio.Close()
-		}
+		w.closeCompanies()
 		return nil, err
 	}
 	var cancel context.CancelFunc
@@ -153,14 +160,17 @@ func New(cfg Config) (*World, error) {
 }
 
 // connect tells the phones which business numbers there are.
-func (w *World) connect(asMeta *onMeta, asTwilio *onTwilio) error {
+func (w *World) connect(asMeta *onMeta, asTwilio *onTwilio, asClickatell *onClickatell) error {
 	p := w.Phones
-	p.carriers = []carrier{asMeta, asTwilio}
+	p.carriers = []carrier{asMeta, asTwilio, asClickatell}
 	for _, number := range w.Meta.Numbers() {
 		p.lines = append(p.lines, line{WhatsApp, number, cmp.Or(w.Meta.Name(number), number), asMeta})
 	}
 	for _, n := range w.Twilio.Numbers() {
 		p.lines = append(p.lines, line{n.Channel, n.E164, cmp.Or(n.Name, n.E164), asTwilio})
+	}
+	for _, n := range w.Clickatell.Numbers() {
+		p.lines = append(p.lines, line{n.Channel, n.E164, cmp.Or(n.Name, n.E164), asClickatell})
 	}
 	seen := map[[2]string]bool{}
 	for _, l := range p.lines {
@@ -176,6 +186,7 @@ func (w *World) connect(asMeta *onMeta, asTwilio *onTwilio) error {
 func (w *World) routes() {
 	w.Meta.Register(w.mux)
 	w.Twilio.Register(w.mux)
+	w.Clickatell.Register(w.mux)
 	for _, part := range w.cfg.Parts {
 		part.Register(w.mux)
 	}
@@ -197,8 +208,7 @@ func (w *World) Close() { w.close() }
 func (w *World) shut(cancel context.CancelFunc) {
 	cancel()
 	w.Faults.Clear()
-	w.Meta.Close()
-	w.Twilio.Close()
+	w.closeCompanies()
 	for _, part := range w.cfg.Parts {
 		switch c := part.(type) {
 		case interface{ Close() }:
@@ -208,6 +218,19 @@ func (w *World) shut(cancel context.CancelFunc) {
 				w.cfg.Log.Warn("a simulated company did not close", "part", fmt.Sprintf("%T", part), "error", err)
 			}
 		}
+	}
+}
+
+// closeCompanies closes those that could be made.
+func (w *World) closeCompanies() {
+	if w.Meta != nil {
+		w.Meta.Close()
+	}
+	if w.Twilio != nil {
+		w.Twilio.Close()
+	}
+	if w.Clickatell != nil {
+		w.Clickatell.Close()
 	}
 }
 
