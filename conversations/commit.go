@@ -144,13 +144,19 @@ func (c *commit) buildDocuments() error {
 			c.do("listed", id, r.CreatedAt.UnixMilli())
 		}
 	}
+	var talked time.Time // the newest of the messages that are new
 	for id, m := range c.changed.Messages {
 		if err := write(id, m, keep.Chats); err != nil {
 			return err
 		}
 		if c.known.documents[id] == "" {
 			c.do("said", id, m.At.UnixMilli(), c.s.Now().Add(-keep.Chats).UnixMilli(), ms(keep.Chats))
+			talked = later(talked, m.At)
 		}
+	}
+	if !talked.IsZero() {
+		list := c.key(c.s.keys.talks(c.p, c.changed.Contact.MerchantID))
+		c.do("talked", list, c.known.id, talked.UnixMilli(), c.s.Now().Add(-keep.Chats).UnixMilli(), ms(keep.Chats))
 	}
 	for code, id := range c.writes.links {
 		c.do("set", c.key(c.s.keys.link(c.p, code)), id, ms(keep.Money))

@@ -25,6 +25,7 @@
 //	{p}:m:<message>          string  a message                                         chats
 //	{p}:e:<request>          stream  the request's own events, n-1 for the n-th        money
 //	{p}:h:<contact>          zset    message ids by time: the transcript               chats
+//	{p}:y:<merchant>         zset    contacts by the time of their newest message      chats
 //	{p}:l:<code>             string  the request that a short link leads to            money
 //	{p}:x:<merchant>         zset    the merchant's request ids by time of creation    none: one small entry a request
 //	{p}:i:<commit>           string  version that a commit made, for resent commands   commits

@@ -67,6 +67,7 @@ func (k keys) log(p int, requestID string) string     { return k.in(p, "e", requ
 func (k keys) transcript(p int, id string) string     { return k.in(p, "h", id) }
 func (k keys) link(p int, code string) string         { return k.in(p, "l", code) }
 func (k keys) requests(p int, merchant string) string { return k.in(p, "x", merchant) }
+func (k keys) talks(p int, merchant string) string    { return k.in(p, "y", merchant) }
 func (k keys) commit(p int, id string) string         { return k.in(p, "i", id) }
 func (k keys) dedupe(p int, key string) string        { return k.in(p, "d", digest(key)) }
 func (k keys) outbox(p int) string                    { return k.in(p, "out") }

@@ -85,7 +85,7 @@ const (
 // FailureReasons lists the closed set with the sentence that an agent reads.
 var FailureReasons = map[FailureReason]string{
 	FailureUnknown:         "The provider refused the message for a reason we do not know.",
-	FailureNotOnChannel:    "This number cannot be reached on WhatsApp. Try SMS.",
+	FailureNotOnChannel:    "This number cannot be reached on WhatsApp; SMS may work.",
 	FailureOutsideWindow:   "WhatsApp allows free text only within 24 hours of the customer's last message.",
 	FailureTemplate:        "The message template is missing, paused or wrong. Ask your administrator.",
 	FailureOptedOut:        "The customer has opted out on this channel.",

@@ -23,7 +23,10 @@ func (s *Store) Receive(ctx context.Context, merchantID string, in Inbound) erro
 	case InboundStatus:
 		return s.receiveStatus(ctx, merchant, in)
 	case InboundAccount:
-		return nil
+		if in.Notice == nil {
+			return nil
+		}
+		return s.NoteSender(ctx, in.SenderID, *in.Notice)
 	case InboundAddress:
 		return s.receiveAddress(ctx, merchant, in)
 	}

@@ -595,7 +595,7 @@ func (s *Store) Requests(ctx context.Context, f Filter, cursor string, limit int
 	}
 	var found []*PaymentRequest
 	for scanned := 0; scanned < maxScanned; {
-		batch, err := s.newestRequests(ctx, f.MerchantID, below, belowID, max(limit, 50))
+		batch, err := s.newest(ctx, func(p int) string { return s.keys.requests(p, f.MerchantID) }, below, belowID, max(limit, 50))
 		if err != nil {
 			return nil, "", err
 		}
@@ -625,24 +625,24 @@ func (s *Store) Requests(ctx context.Context, f Filter, cursor string, limit int
 const maxScanned = 5000
 
 // readRequests reads payment requests at once; nil stands for one that is gone.
-func (s *Store) readRequests(ctx context.Context, listed []listedRequest) ([]*PaymentRequest, error) {
+func (s *Store) readRequests(ctx context.Context, list []listed) ([]*PaymentRequest, error) {
 	pipe := s.rdb.Pipeline()
-	texts := make([]*redis.StringCmd, len(listed))
-	for i, l := range listed {
+	texts := make([]*redis.StringCmd, len(list))
+	for i, l := range list {
 		p, _ := partitionOf(l.id, requestPrefix, s.o.Partitions) // it was made here
 		texts[i] = pipe.Get(ctx, s.keys.request(p, l.id))
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, Unavailable(fmt.Errorf("read payment requests: %w", err))
 	}
-	requests := make([]*PaymentRequest, len(listed))
+	requests := make([]*PaymentRequest, len(list))
 	for i, text := range texts {
 		if err := text.Err(); err != nil && !errors.Is(err, redis.Nil) {
 			return nil, Unavailable(fmt.Errorf("read payment requests: %w", err))
 		}
 		r, err := decodeRequest(text.Val())
 		if err != nil {
-			return nil, fmt.Errorf("conversations: reading %s: %w", listed[i].id, err)
+			return nil, fmt.Errorf("conversations: reading %s: %w", list[i].id, err)
 		}
 		requests[i] = r
 	}
@@ -653,18 +653,19 @@ func (f Filter) matches(r *PaymentRequest) bool {
 	return (f.Order == "" || f.Order == r.Order.Reference) && (f.Lifecycle == "" || f.Lifecycle == r.Lifecycle) && (f.Channel == "" || f.Channel == r.Channel)
 }
 
-type listedRequest struct {
+// listed is an entry of a list that is kept in each partition, in order of time.
+type listed struct {
 	at int64 // ms
 	id string
 }
 
-// newestRequests merges the partitions' lists below a place in their order:
-// newer first, and by id within one millisecond.
-func (s *Store) newestRequests(ctx context.Context, merchantID string, below int64, belowID string, limit int) ([]listedRequest, error) {
+// newest merges the partitions' lists below a place in their order: newer
+// first, and by id within one millisecond.
+func (s *Store) newest(ctx context.Context, listKey func(p int) string, below int64, belowID string, limit int) ([]listed, error) {
 	pipe := s.rdb.Pipeline()
 	var lists []*redis.ZSliceCmd
 	for p := range s.o.Partitions {
-		key, older := s.keys.requests(p, merchantID), "+inf"
+		key, older := listKey(p), "+inf"
 		if belowID != "" {
 			// All of the cursor's own millisecond, since a count would be used
 			// up by those that were seen; then what is older.
@@ -675,18 +676,18 @@ func (s *Store) newestRequests(ctx context.Context, merchantID string, below int
 		lists = append(lists, pipe.ZRevRangeByScoreWithScores(ctx, key, &redis.ZRangeBy{Min: "-inf", Max: older, Count: int64(limit)}))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, Unavailable(fmt.Errorf("list payment requests: %w", err))
+		return nil, Unavailable(fmt.Errorf("read a list: %w", err))
 	}
-	var all []listedRequest
+	var all []listed
 	for _, list := range lists {
 		for _, z := range list.Val() {
-			l := listedRequest{at: int64(z.Score), id: z.Member.(string)}
+			l := listed{at: int64(z.Score), id: z.Member.(string)}
 			if belowID == "" || l.at < below || l.at == below && l.id < belowID {
 				all = append(all, l)
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b listedRequest) int {
+	slices.SortFunc(all, func(a, b listed) int {
 		return cmp.Or(cmp.Compare(b.at, a.at), cmp.Compare(b.id, a.id))
 	})
 	return all[:min(len(all), limit)], nil

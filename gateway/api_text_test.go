@@ -75,7 +75,7 @@ func TestEventTextFollowsTheReason(t *testing.T) {
 		{conversations.LoggedEvent{Type: "cancelled", Reason: conversations.ReasonAlreadyPaid}, eventTexts["cancelled.already_paid"]},
 		{
 			conversations.LoggedEvent{Type: "message_failed", Message: &conversations.LoggedMessage{Purpose: conversations.PurposeReceipt, Status: conversations.DeliveryFailed, Reason: conversations.FailureNotOnChannel}},
-			"The receipt message could not be delivered. This number cannot be reached on WhatsApp. Try SMS.",
+			"The receipt message could not be delivered. This number cannot be reached on WhatsApp; SMS may work.",
 		},
 		{
 			conversations.LoggedEvent{Type: "message_updated", Message: &conversations.LoggedMessage{Purpose: conversations.PurposeCancelled, Status: conversations.DeliveryRead}},

@@ -13,6 +13,7 @@
 -- ARGV[12..] operations, each a word and its arguments:
 --   set KEY VALUE MS | event KEY NUMBER VALUE MS | feed MERCHANT REQUEST VALUE OLDEST | out VALUE | ack ENTRY
 --   timer MEMBER MS | untimer MEMBER | listed MEMBER MS | said MEMBER MS OLDEST LIFETIME
+--   talked KEY MEMBER MS OLDEST LIFETIME
 --   (KEY is an index in KEYS)
 -- returns {"done", version} (also when this commit's id was here before) | {"duplicate", first value}
 --       | {"conflict", version, state, document...} | {"exists", document}
@@ -78,6 +79,12 @@ while i <= #ARGV do
     redis.call('ZADD', transcript, ARGV[i + 2], ARGV[i + 1])
     redis.call('PEXPIRE', transcript, ARGV[i + 4])
     i = i + 5
+  elseif op == 'talked' then
+    local talks = KEYS[tonumber(ARGV[i + 1])]
+    redis.call('ZREMRANGEBYSCORE', talks, '-inf', '(' .. ARGV[i + 4])
+    redis.call('ZADD', talks, 'GT', ARGV[i + 3], ARGV[i + 2])
+    redis.call('PEXPIRE', talks, ARGV[i + 5])
+    i = i + 6
   else
     return redis.error_reply('commit.lua: there is no operation ' .. tostring(op))
   end
