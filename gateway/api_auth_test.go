@@ -24,6 +24,8 @@ func everyCall(request, sealed, newOrder string) []apiCall {
 		{method: "POST", path: "/v1/agent-sessions", body: object{"sealed_order": sealed}},
 		{method: "GET", path: "/v1/sealed-orders/" + sealed},
 		{method: "POST", path: "/v1/message-previews", body: object{"channel": "sms"}},
+		{method: "GET", path: "/v1/senders"},
+		{method: "GET", path: "/v1/senders/acme-whatsapp"},
 	}
 }
 
@@ -80,7 +82,7 @@ func TestMerchantsAreApart(t *testing.T) {
 	before := b.keep()
 	for _, token := range []string{betaKey, betaToken} {
 		for _, call := range everyCall(made.text("id"), sealed, "new") {
-			own := call.path == "/v1/payment-requests" || call.path == "/v1/events" || call.path == "/v1/message-previews" || token == betaToken && call.path == "/v1/agent-sessions"
+			own := call.path == "/v1/payment-requests" || call.path == "/v1/events" || call.path == "/v1/message-previews" || call.path == "/v1/senders" || token == betaToken && (call.path == "/v1/agent-sessions" || strings.HasPrefix(call.path, "/v1/senders/"))
 			if own {
 				continue
 			}
