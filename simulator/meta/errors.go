@@ -14,11 +14,19 @@ type graphError struct {
 	kind    string // the answer's "type"; OAuthException unless set
 	title   string
 	details string
+	// transient is Graph's own word on whether trying again may help.
+	transient bool
 }
 
 // with returns a copy that says what exactly was wrong.
 func (e graphError) with(format string, args ...any) *graphError {
 	e.details = fmt.Sprintf(format, args...)
+	return &e
+}
+
+// at returns a copy that is answered with another HTTP status.
+func (e graphError) at(status int) *graphError {
+	e.status = status
 	return &e
 }
 
@@ -50,7 +58,17 @@ var (
 	errOutsideWindow = &graphError{status: 400, code: 131047, title: "Re-engagement message",
 		details: "Message failed to send because more than 24 hours have passed since the customer last replied to this number."}
 	errUndeliverable = &graphError{status: 400, code: 131026, title: "Message undeliverable", details: "Message Undeliverable."}
-	errBlocked       = &graphError{status: 400, code: 130403, title: "User is blocked",
+	errLocked        = &graphError{status: 403, code: 131031, title: "Account has been locked",
+		details: "The WhatsApp Business Account has been restricted or disabled for violating a platform policy."}
+	errRestricted = &graphError{status: 403, code: 368, title: "Temporarily blocked for policies violations",
+		details: "The WhatsApp Business Account may not begin conversations for now."}
+	errPayment = &graphError{status: 400, code: 131042, title: "Business eligibility payment issue",
+		details: "Message failed to send because there were one or more errors related to your payment method."}
+	errStopped    = &graphError{status: 400, code: 131050, title: "Unable to deliver the message. This recipient has chosen to stop receiving marketing messages on WhatsApp from your business."}
+	errUserIDHere = &graphError{status: 400, code: 131062, title: "Business-scoped user id is not supported for this message"}
+	errIdentity   = &graphError{status: 400, code: 137000, title: "Recipient identity key hash mismatch",
+		details: "Message failed to send because the customer's identity has changed and has not been acknowledged."}
+	errBlocked = &graphError{status: 400, code: 130403, title: "User is blocked",
 		details: "Message failed to send because this user and this business do not exchange messages."}
 )
 
@@ -84,6 +102,7 @@ type errorBody struct {
 	Code      int        `json:"code"`
 	Subcode   int        `json:"error_subcode,omitempty"`
 	Data      *errorData `json:"error_data,omitempty"`
+	Transient bool       `json:"is_transient,omitempty"`
 	FBTraceID string     `json:"fbtrace_id"`
 }
 
@@ -94,7 +113,7 @@ type errorData struct {
 
 // write answers a call with the error.
 func (e *graphError) write(w http.ResponseWriter) {
-	body := errorBody{Message: e.message(), Type: e.kind, Code: e.code, Subcode: e.subcode, FBTraceID: newTrace()}
+	body := errorBody{Message: e.message(), Type: e.kind, Code: e.code, Subcode: e.subcode, Transient: e.transient, FBTraceID: newTrace()}
 	if body.Type == "" {
 		body.Type = "OAuthException"
 	}

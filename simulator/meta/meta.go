@@ -5,7 +5,43 @@
 // (developers.facebook.com/documentation/business-messaging/whatsapp).
 //
 // The calls live under /meta/{version}/..., so a client's base address is this
-// server's with /meta behind it.
+// server's with /meta behind it:
+//
+//	POST   {PNID}/messages             send, mark as read, show typing
+//	GET    {PNID}?fields=...           a phone number
+//	GET    {WABA}?fields=...           a business account
+//	GET    {WABA}/phone_numbers        its numbers
+//	GET    {WABA}/message_templates    its templates; ?name= &language= &status= &fields= &limit= &after=
+//	GET, POST, DELETE {WABA}/subscribed_apps
+//
+// # Control calls
+//
+// What Meta, its reviewers and customers do by themselves is made to happen with
+// the control calls below. Bodies are strict JSON; a wrong one is answered with a
+// problem document whose field names what is wrong. "number" is a phone number
+// id, "account" a WABA id; each may be left out when there is only one. Every
+// webhook that follows goes out with Meta's signature and on Meta's schedule.
+//
+//	GET  /meta/templates     all templates with their states
+//	POST /meta/templates     {"name"[,"language","account"]} and any of:
+//	                         "event": APPROVED, REJECTED, PAUSED, DISABLED, FLAGGED, REINSTATED, PENDING, ...,
+//	                         with "reason" for a rejection and "title" such as FIRST_PAUSE (counted when left out);
+//	                         "quality": GREEN, YELLOW, RED, UNKNOWN; "category": a new one;
+//	                         "hold": true keeps what is sent for a quality assessment, false lets it go
+//	POST /meta/accounts      {"event"} of account_update: ACCOUNT_RESTRICTION with "restriction" and "for" (a duration),
+//	                         DISABLED_UPDATE with "state" DISABLE, REINSTATE or SCHEDULE_FOR_DISABLE, ACCOUNT_VIOLATION
+//	                         with "violation", or any other
+//	POST /meta/capabilities  {"limit"}: business_capability_update, with a TIER_... text or a number
+//	POST /meta/numbers       {"event"[,"limit","quality"]}: phone_number_quality_update
+//	POST /meta/preferences   {"phone","value"}: stop, resume or signup for marketing
+//	POST /meta/customers     {"phone","do"}: user_id (a new business-scoped id), number (with "to", the new number),
+//	                         identity (new keys: sends get 137000 until acknowledged), acknowledge
+//	POST /meta/echoes        {"phone","text"}: the business writes with its phone app
+//	POST /meta/errors        {"code"[,"details"]}: an error of the number itself
+//	POST /meta/messages      {"phone","message":{"type":"image","image":{...}}}: a customer's message of any type
+//	POST /meta/batches       {"updates"[,"bytes","spoil","twice"]}: that many customers' texts in as few deliveries as Meta
+//	                         would make, grown to so many bytes, with a bad element among them, with one message twice
+//	POST /meta/fields        {"field","value"}: any other field, with any value
 package meta
 
 import (
@@ -16,7 +52,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -37,9 +72,13 @@ const (
 	CallMessages       = "meta.messages"        // POST .../messages: a send
 	CallMarkRead       = "meta.mark_read"       // POST .../messages with a status
 	CallPhoneNumber    = "meta.phone_number"    // GET of a phone number
+	CallAccount        = "meta.account"         // GET of a business account, or of its numbers
 	CallTemplates      = "meta.templates"       // GET .../message_templates
+	CallSubscriptions  = "meta.subscriptions"   // .../subscribed_apps
 	CallWebhookMessage = "meta.webhook.message" // a customer's message
 	CallWebhookStatus  = "meta.webhook.status"  // sent, delivered, read, failed
+	CallWebhookEcho    = "meta.webhook.echo"    // a message that the business wrote with its phone app
+	CallWebhookAccount = "meta.webhook.account" // templates, limits, quality, preferences, user ids, errors
 )
 
 // PayloadV23 and PayloadV24 are the shapes a webhook can have: up to v23.0 every
@@ -63,6 +102,10 @@ type Number struct {
 	PayloadVersion string   // PayloadV23 or PayloadV24 (the default)
 	CountryCode    string   // digits put before a recipient without +; empty to take it as it is
 	Unregistered   bool     // sends are refused with 133010
+	ParentUserIDs  bool     // user ids come with those of the parent portfolio
+	// NoPaymentMethod makes service messages fail with 131042 once the month's
+	// free ones are used up.
+	NoPaymentMethod bool
 }
 
 // Template is one approved (or no longer approved) translation of a template.
@@ -74,7 +117,15 @@ type Template struct {
 	Body         string // with {{1}}, {{2}}, ...
 	URLButton    *URLButton
 	QuickReplies []string
-	Status       string // APPROVED (the default), PAUSED, DISABLED, PENDING, REJECTED
+	Footer       string
+	Status       string // APPROVED (the default), PAUSED, DISABLED, PENDING, REJECTED, ...
+	Quality      string // GREEN, YELLOW, RED or UNKNOWN (the default)
+	Reason       string // why it was rejected
+	// TTL is how long a message waits for a phone; then it is dropped without a
+	// word. 0 takes Config.TTL, or ten minutes for AUTHENTICATION.
+	TTL    time.Duration
+	Hold   bool // messages are held for a quality assessment
+	Pauses int  // so far; the third one disables
 }
 
 // URLButton is a template's link. A URL ending in {{1}} takes a suffix with each
@@ -96,6 +147,19 @@ type Config struct {
 	// SkipDeliveredEvery leaves out the delivered status of every n-th message,
 	// as happens when the customer is looking at the chat. 0: never.
 	SkipDeliveredEvery int
+	// StatusFirstEvery keeps the answer of every n-th send until its first status
+	// has been posted. 0: never.
+	StatusFirstEvery int
+
+	// Batch is how long webhooks to one address are gathered, to be posted
+	// together; 0 posts each by itself. SpoilEvery puts a bad element into every
+	// n-th batch.
+	Batch      time.Duration
+	SpoilEvery int
+
+	TTL          time.Duration // how long a message waits for a phone; 30 days
+	FreeMessages int           // service messages of a number and month without a price since October 2026; 1,000
+	Unsubscribed []string      // WABAs whose webhooks the app has not subscribed to
 
 	Window              time.Duration // customer service window; 24 h
 	RefuseOutsideWindow bool          // answer 400 with 131047 instead of a failed status
@@ -103,6 +167,7 @@ type Config struct {
 	MessagesPerSecond int           // per number; 80
 	PairBurst         int           // to one customer at once; 45
 	PairInterval      time.Duration // and then one per; 6 s
+	RateStatus        int           // HTTP status of 130429 and 131056; 400
 
 	WebhookTimeout time.Duration   // 10 s
 	WebhookRetries []time.Duration // waits before each redelivery; a short version of Meta's days
@@ -166,18 +231,45 @@ type Simulator struct {
 	phones  Phones
 	courier *faults.Courier
 
-	mu       sync.Mutex
-	messages map[string]*message // outbound, by wamid, until read or failed
-	waiting  map[string][]*message
-	inbound  map[string]pair      // customer's wamid to the pair it belongs to
-	heard    []string             // the keys of inbound, oldest first
-	keep     int                  // mostInbound
-	windows  map[pair]time.Time   // last inbound
-	buckets  map[any]*bucket      // by pair, and by phone number id
-	userIDs  map[string]string    // user id to E.164
-	accepted int                  // for SkipDeliveredEvery
-	template map[templateKey]bool // names that exist, to refuse doubles
+	mu         sync.Mutex
+	messages   map[string]*message // outbound, by wamid, until read or failed
+	waiting    map[string][]*message
+	held       map[templateKey][]*message // for a quality assessment
+	inbound    map[string]pair            // customer's wamid to the pair it belongs to
+	heard      []string                   // the keys of inbound, oldest first
+	keep       int                        // mostInbound
+	windows    map[pair]time.Time         // last inbound
+	buckets    map[any]*bucket            // by pair, and by phone number id
+	userIDs    map[string]string          // user id to E.164
+	moves      map[moveKey]int            // how often a user id was changed
+	identities map[pair]identity
+	stopped    map[pair]bool     // customers who want no marketing
+	services   map[monthKey]int  // service messages
+	quality    map[string]string // by phone number id
+	accounts   map[string]*account
+	templates  []*Template
+	accepted   int // for SkipDeliveredEvery and StatusFirstEvery
+	boxes      map[boxKey]*box
+	batches    int // for SpoilEvery
 }
+
+// account is what can change of a business account.
+type account struct {
+	subscribed      bool
+	callback        string // override_callback_uri; empty for the numbers' own
+	disabled        bool
+	restrictedUntil time.Time // no conversation may be begun before
+}
+
+// identity is a customer's keys, since they changed.
+type identity struct {
+	hash         string
+	acknowledged bool
+}
+
+type moveKey struct{ waba, e164 string }
+
+type monthKey struct{ pnid, month string }
 
 // pair is a business number and a customer.
 type pair struct{ pnid, e164 string }
@@ -193,9 +285,16 @@ type message struct {
 	byUserID  bool
 	category  string
 	callback  string // biz_opaque_callback_data
+	pricing   *pricing
 	failure   *graphError
+	failAfter string // the status that comes before the failure
+	template  templateKey
+	held      bool // for a quality assessment
+	ttl       time.Duration
+	expiresAt time.Time
 	noReceipt bool // its delivered status is skipped
 	delivered bool
+	first     func() // called when the first status has been posted
 }
 
 // New checks cfg and returns a running simulator. The set and phones must not be
@@ -205,6 +304,9 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 	cfg.MessagesPerSecond = cmp.Or(cfg.MessagesPerSecond, 80)
 	cfg.PairBurst = cmp.Or(cfg.PairBurst, 45)
 	cfg.PairInterval = cmp.Or(cfg.PairInterval, 6*time.Second)
+	cfg.RateStatus = cmp.Or(cfg.RateStatus, http.StatusBadRequest)
+	cfg.TTL = cmp.Or(cfg.TTL, 30*24*time.Hour)
+	cfg.FreeMessages = cmp.Or(cfg.FreeMessages, 1000)
 	cfg.WebhookTimeout = cmp.Or(cfg.WebhookTimeout, 10*time.Second)
 	if cfg.WebhookRetries == nil {
 		cfg.WebhookRetries = defaultRetries
@@ -221,18 +323,25 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 		cfg.Client = &http.Client{Transport: transport, CheckRedirect: noRedirect}
 	}
 	s := &Simulator{
-		cfg:      cfg,
-		keep:     mostInbound,
-		set:      set,
-		phones:   phones,
-		courier:  set.NewCourier(),
-		messages: make(map[string]*message),
-		waiting:  make(map[string][]*message),
-		inbound:  make(map[string]pair),
-		windows:  make(map[pair]time.Time),
-		buckets:  make(map[any]*bucket),
-		userIDs:  make(map[string]string),
-		template: make(map[templateKey]bool),
+		cfg:        cfg,
+		keep:       mostInbound,
+		set:        set,
+		phones:     phones,
+		courier:    set.NewCourier(),
+		messages:   make(map[string]*message),
+		waiting:    make(map[string][]*message),
+		held:       make(map[templateKey][]*message),
+		inbound:    make(map[string]pair),
+		windows:    make(map[pair]time.Time),
+		buckets:    make(map[any]*bucket),
+		userIDs:    make(map[string]string),
+		moves:      make(map[moveKey]int),
+		identities: make(map[pair]identity),
+		stopped:    make(map[pair]bool),
+		services:   make(map[monthKey]int),
+		quality:    make(map[string]string),
+		accounts:   make(map[string]*account),
+		boxes:      make(map[boxKey]*box),
 	}
 	if err := s.check(); err != nil {
 		s.Close()
@@ -266,20 +375,21 @@ func (s *Simulator) check() error {
 			wrong("number %d: PhoneNumberID is used twice", i)
 		}
 		ids[n.PhoneNumberID] = true
+		s.accounts[n.WABAID] = &account{subscribed: !slices.Contains(s.cfg.Unsubscribed, n.WABAID)}
 	}
 	for i, t := range s.cfg.Templates {
-		key := templateKey{t.WABAID, t.Name, t.Language}
+		t.Status, t.Quality = cmp.Or(t.Status, templateApproved), cmp.Or(t.Quality, "UNKNOWN")
 		switch {
 		case !templateName.MatchString(t.Name):
 			wrong("template %d: Name must be lower-case letters, digits and _", i)
 		case t.Language == "" || t.Body == "":
 			wrong("template %d: Language and Body are needed", i)
-		case s.template[key]:
+		case s.templateAt(t.key()) != nil:
 			wrong("template %d: the same name and language twice", i)
 		case t.URLButton != nil && strings.Contains(strings.TrimSuffix(t.URLButton.URL, "{{1}}"), "{{"):
 			wrong("template %d: the variable of a URL button must be {{1}} at its end", i)
 		}
-		s.template[key] = true
+		s.templates = append(s.templates, &t)
 	}
 	return errors.Join(errs...)
 }
@@ -335,19 +445,23 @@ func (s *Simulator) start(m *message) {
 		// Asked again now: the customer may have left WhatsApp since the answer.
 		m.handset = s.phones.Handset(m.To)
 		switch {
+		case m.failure != nil && m.failAfter != "":
 		case m.failure != nil:
 		case !m.handset.OnWhatsApp:
 			m.failure = errUndeliverable
 		case m.handset.Blocked:
 			m.failure = errBlocked
 		}
-		if m.failure != nil {
-			s.forget(m)
-			s.report(m, statusFailed)
+		if m.failure != nil && m.failAfter == "" {
+			s.fail(m)
 			return
 		}
 		s.report(m, statusSent)
 		if !faults.Wait(ctx, s.cfg.DeliveredAfter) {
+			return
+		}
+		if m.failure != nil && m.failAfter == statusSent {
+			s.fail(m)
 			return
 		}
 		s.mu.Lock()
@@ -357,24 +471,39 @@ func (s *Simulator) start(m *message) {
 	})
 }
 
+func (s *Simulator) fail(m *message) {
+	s.forget(m)
+	s.report(m, statusFailed)
+}
+
 // Reachable delivers what waits for a phone, if it can be reached. Call it when
-// a phone is switched on.
+// a phone is switched on. What has waited longer than its life is dropped, and
+// nobody is told.
 func (s *Simulator) Reachable(customerE164 string) {
 	handset := s.phones.Handset(customerE164)
 	if !handset.Reachable || handset.Blocked {
 		return
 	}
+	now := s.cfg.Now()
 	s.mu.Lock()
-	due := s.waiting[handset.E164]
-	delete(s.waiting, handset.E164)
-	for _, m := range due {
+	var due []*message
+	for _, m := range s.waiting[handset.E164] {
+		if now.After(m.expiresAt) {
+			delete(s.messages, m.ID)
+			continue
+		}
 		m.delivered = true
+		due = append(due, m)
 	}
+	delete(s.waiting, handset.E164)
 	s.mu.Unlock()
 	for _, m := range due {
 		s.phones.Deliver(m.Delivery)
 		if !m.noReceipt {
 			s.report(m, statusDelivered)
+		}
+		if m.failure != nil {
+			s.fail(m)
 		}
 	}
 }
@@ -459,21 +588,43 @@ func (s *Simulator) take(key any, burst int, interval time.Duration) bool {
 }
 
 // userID returns the business-scoped user id of a customer: another for each
-// business account, and remembered so that it can be sent to.
+// business account and after each change, and remembered so that it can be sent
+// to.
 func (s *Simulator) userID(n *Number, handset Handset) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	move := s.moves[moveKey{n.WABAID, handset.E164}]
+	id := userIDOf(n.WABAID, handset.E164, move)
+	s.userIDs[id] = handset.E164
+	if move > 0 {
+		delete(s.userIDs, userIDOf(n.WABAID, handset.E164, move-1))
+	}
+	return id
+}
+
+func userIDOf(waba, e164 string, move int) string {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, n.WABAID+"/"+handset.E164) // a hash never fails
+	_, _ = fmt.Fprintf(h, "%s/%s", waba, e164) // a hash never fails
+	if move > 0 {
+		_, _ = fmt.Fprintf(h, "/%d", move)
+	}
 	region := "US"
-	if parsed, err := phonenumbers.Parse(handset.E164, ""); err == nil {
+	if parsed, err := phonenumbers.Parse(e164, ""); err == nil {
 		if r := phonenumbers.GetRegionCodeForNumber(parsed); len(r) == 2 && r != "ZZ" {
 			region = r
 		}
 	}
-	id := fmt.Sprintf("%s.%020d", region, h.Sum64())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.userIDs[id] = handset.E164
-	return id
+	return fmt.Sprintf("%s.%020d", region, h.Sum64())
+}
+
+// parentOf is the id of the parent portfolio for a user id, or empty where the
+// number's portfolio has no parent.
+func (n *Number) parentOf(userID string) string {
+	if !n.ParentUserIDs || userID == "" {
+		return ""
+	}
+	region, rest, _ := strings.Cut(userID, ".")
+	return region + ".ENT." + rest
 }
 
 // NewID returns a message id like Meta's: opaque, and with characters that a

@@ -2,14 +2,15 @@ package meta
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -37,11 +38,11 @@ var (
 	digitsOnly = regexp.MustCompile(`^[1-9]\d{6,14}$`)
 )
 
-// Register puts the Graph calls on mux, under /meta/.
+// Register puts the Graph calls and the control calls on mux, under /meta/.
 func (s *Simulator) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /meta/{version}/{id}/messages", s.postMessages)
-	mux.HandleFunc("GET /meta/{version}/{id}/message_templates", s.logged(CallTemplates, s.getTemplates))
-	mux.HandleFunc("GET /meta/{version}/{id}", s.logged(CallPhoneNumber, s.getPhoneNumber))
+	s.registerGraph(mux)
+	s.registerControl(mux)
 	mux.HandleFunc("/meta/", s.logged("meta.unknown", func(w http.ResponseWriter, r *http.Request, _ *string) {
 		errPath.with("No such call.").write(w)
 	}))
@@ -73,6 +74,7 @@ type sendRequest struct {
 	Recipient        string `json:"recipient"`
 	Type             string `json:"type"`
 	Callback         string `json:"biz_opaque_callback_data"`
+	IdentityHash     string `json:"recipient_identity_key_hash"`
 
 	Text        *textContent     `json:"text"`
 	Interactive *interactive     `json:"interactive"`
@@ -143,35 +145,6 @@ func (s *Simulator) postMessages(w http.ResponseWriter, r *http.Request) {
 	})(w, r)
 }
 
-// authorize finds the number of the path and checks that the token may use it.
-func (s *Simulator) authorize(r *http.Request) (*Number, *graphError) {
-	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !bearer || token == "" {
-		return nil, errNoToken
-	}
-	known := false
-	for i := range s.cfg.Numbers {
-		n := &s.cfg.Numbers[i]
-		if slices.Contains(n.ExpiredTokens, token) {
-			return nil, errExpiredToken
-		}
-		known = known || n.AccessToken == token
-	}
-	if !known {
-		return nil, errBadToken
-	}
-	if !version.MatchString(r.PathValue("version")) {
-		return nil, errPath.with("The path must begin with a version such as v25.0.")
-	}
-	id := r.PathValue("id")
-	for i := range s.cfg.Numbers {
-		if n := &s.cfg.Numbers[i]; n.PhoneNumberID == id && n.AccessToken == token {
-			return n, nil
-		}
-	}
-	return nil, errUnknownObject(r.Method, id)
-}
-
 func readJSON(w http.ResponseWriter, r *http.Request, into any) *graphError {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longestBody))
 	if err != nil {
@@ -193,41 +166,111 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) *graphError {
 
 func (s *Simulator) send(w http.ResponseWriter, r *http.Request, n *Number, req *sendRequest) *graphError {
 	m, failure := s.newMessage(n, req)
+	if failure == nil {
+		failure = s.mayBegin(m, req)
+	}
 	if failure != nil {
 		return failure
 	}
+	fault, failure := s.fault(w, CallMessages)
+	if failure != nil || fault.Before(w, r) {
+		return failure
+	}
+	if f, ok := fault.Failure(); ok {
+		m.failure, m.failAfter = coded(f.Code, 0), f.After
+	}
+	answer := answerTo(m, s.userID(n, m.handset)) // made first: from start on, m belongs to the network
+	wait := s.accept(m)
+	if fault.After(w, r) {
+		return nil
+	}
+	wait(r.Context())
+	s.addUsage(w, n, nil)
+	writeJSON(w, http.StatusOK, answer)
+	return nil
+}
+
+// mayBegin checks a good message against what the number may do now, and settles
+// what is to become of it.
+func (s *Simulator) mayBegin(m *message, req *sendRequest) *graphError {
+	n, p := m.number, pair{m.number.PhoneNumberID, m.To}
+	open := s.windowOpen(p)
 	switch {
 	case n.Unregistered:
 		return errUnregistered
 	case !s.take(n.PhoneNumberID, s.cfg.MessagesPerSecond, time.Second/time.Duration(max(1, s.cfg.MessagesPerSecond))):
-		return errThroughput.with("Message failed to send because there were too many messages sent from this phone number in a short period of time.")
-	case !s.take(pair{n.PhoneNumberID, m.To}, s.cfg.PairBurst, s.cfg.PairInterval):
-		return errPairRate.with("Message failed to send because there were too many messages sent from this phone number to the same user in a short period of time.")
+		return errThroughput.at(s.cfg.RateStatus).with("Message failed to send because there were too many messages sent from this phone number in a short period of time.")
+	case !s.take(p, s.cfg.PairBurst, s.cfg.PairInterval):
+		return errPairRate.at(s.cfg.RateStatus).with("Message failed to send because there were too many messages sent from this phone number to the same user in a short period of time.")
 	}
-	if req.Type != "template" && !s.windowOpen(pair{n.PhoneNumberID, m.To}) {
-		if s.cfg.RefuseOutsideWindow {
-			return errOutsideWindow
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.accounts[n.WABAID]
+	switch {
+	case a.disabled:
+		return errLocked
+	case !open && s.cfg.Now().Before(a.restrictedUntil):
+		return errRestricted
+	}
+	// A send that carries the customer's new hash acknowledges it; one that carries
+	// another is not for this customer any more.
+	if id, changed := s.identities[p]; changed {
+		id.acknowledged = id.acknowledged || req.IdentityHash == id.hash
+		if !id.acknowledged || (req.IdentityHash != "" && req.IdentityHash != id.hash) {
+			return errIdentity
 		}
+		s.identities[p] = id
+	}
+	var paid bool
+	m.pricing, paid = s.priceOf(m, open)
+	switch {
+	case !m.Template && !open && s.cfg.RefuseOutsideWindow:
+		return errOutsideWindow
+	case !m.Template && !open:
 		m.failure = errOutsideWindow
+	case !paid:
+		m.failure = errPayment
+	case m.category == "marketing" && s.stopped[p]:
+		m.failure = errStopped
 	}
+	return nil
+}
 
-	fault := s.set.Take(CallMessages)
-	if fault.Before(w, r) {
-		return nil
-	}
-	answer := answerTo(m, s.userID(n, m.handset)) // made first: from start on, m belongs to the network
+// accept keeps a message and sends it on its way. The answer calls wait first: it
+// takes its time where a status is to come before the answer.
+func (s *Simulator) accept(m *message) (wait func(context.Context)) {
+	wait = func(context.Context) {}
 	s.mu.Lock()
 	s.messages[m.ID] = m
 	s.accepted++
 	m.noReceipt = s.cfg.SkipDeliveredEvery > 0 && s.accepted%s.cfg.SkipDeliveredEvery == 0
-	s.mu.Unlock()
-	s.start(m)
-	if fault.After(w, r) {
-		return nil
+	m.expiresAt = s.cfg.Now().Add(cmp.Or(m.ttl, s.cfg.TTL))
+	if s.cfg.StatusFirstEvery > 0 && s.accepted%s.cfg.StatusFirstEvery == 0 {
+		posted := make(chan struct{})
+		m.first = sync.OnceFunc(func() { close(posted) })
+		wait = func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, longestStatusFirst)
+			defer cancel()
+			select {
+			case <-posted:
+			case <-ctx.Done():
+			}
+		}
 	}
-	writeJSON(w, http.StatusOK, answer)
-	return nil
+	held := m.held
+	if held {
+		s.held[m.template] = append(s.held[m.template], m)
+	}
+	s.mu.Unlock()
+	if !held {
+		s.start(m)
+	}
+	return wait
 }
+
+// longestStatusFirst bounds how long an answer waits for a status: the webhook
+// may never be taken.
+const longestStatusFirst = 3 * time.Second
 
 type sendAnswer struct {
 	MessagingProduct string          `json:"messaging_product"`
@@ -252,7 +295,10 @@ func answerTo(m *message, userID string) sendAnswer {
 		contact.WaID = m.handset.WaID
 	}
 	sent := answerMessage{ID: m.ID}
-	if m.Template {
+	switch {
+	case m.held:
+		sent.Status = "held_for_quality_assessment"
+	case m.Template:
 		sent.Status = "accepted"
 	}
 	return sendAnswer{"whatsapp", []answerContact{contact}, []answerMessage{sent}}
@@ -439,9 +485,9 @@ func (s *Simulator) markRead(w http.ResponseWriter, r *http.Request, n *Number, 
 	if !known || p.pnid != n.PhoneNumberID {
 		return errParameter.with("message_id is not a message this number received")
 	}
-	fault := s.set.Take(CallMarkRead)
-	if fault.Before(w, r) {
-		return nil
+	fault, failure := s.fault(w, CallMarkRead)
+	if failure != nil || fault.Before(w, r) {
+		return failure
 	}
 	s.phones.MarkedRead(p.e164, req.MessageID, typing)
 	if fault.After(w, r) {
@@ -451,32 +497,18 @@ func (s *Simulator) markRead(w http.ResponseWriter, r *http.Request, n *Number, 
 	return nil
 }
 
-// addUsage puts Graph's usage figures on a refusal for rate, as Meta does. The
-// figures are percentages; minutes are whole.
+// addUsage puts Graph's usage figures on an answer: full ones on a refusal for
+// rate, low ones on others. The figures are percentages; minutes are whole.
 func (s *Simulator) addUsage(w http.ResponseWriter, n *Number, e *graphError) {
-	if n == nil || (e.code != errThroughput.code && e.code != errPairRate.code) {
+	if n == nil {
 		return
 	}
-	w.Header().Set("X-App-Usage", `{"call_count":100,"total_cputime":12,"total_time":9}`)
+	count, minutes := 3, 0
+	if e != nil && rated[e.code] {
+		count, minutes = 100, 1
+	}
+	w.Header().Set("X-App-Usage", fmt.Sprintf(`{"call_count":%d,"total_cputime":2,"total_time":3}`, count))
 	w.Header().Set("X-Business-Use-Case-Usage", fmt.Sprintf(
-		`{%q:[{"type":"whatsapp","call_count":100,"total_cputime":12,"total_time":9,"estimated_time_to_regain_access":1}]}`, n.WABAID))
-}
-
-// getPhoneNumber answers what a set-up check asks for.
-func (s *Simulator) getPhoneNumber(w http.ResponseWriter, r *http.Request, _ *string) {
-	n, failure := s.authorize(r)
-	if failure != nil {
-		failure.write(w)
-		return
-	}
-	fault := s.set.Take(CallPhoneNumber)
-	if fault.Before(w, r) || fault.After(w, r) {
-		return
-	}
-	writeJSON(w, http.StatusOK, map[string]string{
-		"id":                   n.PhoneNumberID,
-		"display_phone_number": n.DisplayNumber,
-		"verified_name":        n.VerifiedName,
-		"quality_rating":       "GREEN",
-	})
+		`{%q:[{"type":"whatsapp","call_count":%d,"total_cputime":2,"total_time":3,"estimated_time_to_regain_access":%d}]}`,
+		n.WABAID, count, minutes))
 }

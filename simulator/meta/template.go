@@ -3,12 +3,22 @@ package meta
 import (
 	"cmp"
 	"encoding/json"
-	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
+
+// The states of a template. What is not sendable does not exist for a send.
+const (
+	templateApproved = "APPROVED"
+	templatePaused   = "PAUSED"
+	templateDisabled = "DISABLED"
+	templateFlagged  = "FLAGGED"
+)
+
+var sendable = []string{templateApproved, templateFlagged, templatePaused, templateDisabled}
 
 type templateContent struct {
 	Name     string `json:"name"`
@@ -46,31 +56,45 @@ func (s *Simulator) setTemplate(m *message, content *templateContent) *graphErro
 	case content.Language.Policy != "" && content.Language.Policy != "deterministic":
 		return errValue.with("template.language.policy must be deterministic")
 	}
-	t := s.findTemplate(m.number.WABAID, content.Name, content.Language.Code)
-	if t == nil {
+	t, found := s.findTemplate(m.number.WABAID, content.Name, content.Language.Code)
+	switch {
+	case !found, !slices.Contains(sendable, t.Status):
 		return errNoTemplate.with("template name (%s) does not exist in %s", content.Name, content.Language.Code)
-	}
-	switch t.Status {
-	case "PAUSED":
+	case t.Status == templatePaused:
 		return errTemplatePaused
-	case "DISABLED":
+	case t.Status == templateDisabled:
 		return errTemplateDisabled
+	case m.byUserID && t.Category == "AUTHENTICATION":
+		return errUserIDHere.with("One-tap, zero-tap and copy-code authentication templates need a phone number.")
 	}
 	m.Template = true
+	m.template, m.held = t.key(), t.Hold
 	m.category = strings.ToLower(t.Category)
-	return m.fill(t, content.Components)
+	m.ttl = t.TTL
+	return m.fill(&t, content.Components)
 }
 
-func (s *Simulator) findTemplate(waba, name, language string) *Template {
-	for i := range s.cfg.Templates {
-		t := &s.cfg.Templates[i]
-		usable := t.Status == "" || t.Status == "APPROVED" || t.Status == "PAUSED" || t.Status == "DISABLED"
-		if t.WABAID == waba && t.Name == name && t.Language == language && usable {
+// findTemplate returns a copy of a translation as it is now.
+func (s *Simulator) findTemplate(waba, name, language string) (Template, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.templateAt(templateKey{waba, name, language}); t != nil {
+		return *t, true
+	}
+	return Template{}, false
+}
+
+// templateAt is findTemplate with the lock held, and not a copy.
+func (s *Simulator) templateAt(key templateKey) *Template {
+	for _, t := range s.templates {
+		if t.key() == key {
 			return t
 		}
 	}
 	return nil
 }
+
+func (t *Template) key() templateKey { return templateKey{t.WABAID, t.Name, t.Language} }
 
 // fill puts the parameters of a send where the template has its variables.
 func (m *message) fill(t *Template, components []component) *graphError {
@@ -182,40 +206,4 @@ func substitute(text string, values []string) string {
 		}
 		return values[i-1]
 	})
-}
-
-// getTemplates lists an account's templates, so that a set-up check can compare.
-func (s *Simulator) getTemplates(w http.ResponseWriter, r *http.Request, _ *string) {
-	waba := r.PathValue("id")
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	allowed := false
-	for _, n := range s.cfg.Numbers {
-		allowed = allowed || (n.WABAID == waba && n.AccessToken == token && token != "")
-	}
-	if !allowed {
-		if token == "" {
-			errNoToken.write(w)
-			return
-		}
-		errUnknownObject(r.Method, waba).write(w)
-		return
-	}
-	fault := s.set.Take(CallTemplates)
-	if fault.Before(w, r) || fault.After(w, r) {
-		return
-	}
-	type row struct {
-		Name     string `json:"name"`
-		Language string `json:"language"`
-		Status   string `json:"status"`
-		Category string `json:"category"`
-	}
-	rows := []row{}
-	name := r.URL.Query().Get("name")
-	for _, t := range s.cfg.Templates {
-		if t.WABAID == waba && (name == "" || t.Name == name) {
-			rows = append(rows, row{t.Name, t.Language, cmp.Or(t.Status, "APPROVED"), t.Category})
-		}
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"data": rows})
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -31,7 +32,7 @@ const (
 	statusFailed    = "failed"
 )
 
-// The envelope of a webhook, as Meta sends it for the field "messages".
+// The envelope of a webhook.
 type envelope struct {
 	Object string  `json:"object"`
 	Entry  []entry `json:"entry"`
@@ -39,13 +40,17 @@ type envelope struct {
 
 type entry struct {
 	ID      string   `json:"id"`
+	Time    int64    `json:"time,omitempty"` // not for messages
 	Changes []change `json:"changes"`
 }
 
 type change struct {
-	Value value  `json:"value"`
+	Value any    `json:"value"` // a *value for the field messages
 	Field string `json:"field"`
 }
+
+// fieldMessages is the field of messages and statuses.
+const fieldMessages = "messages"
 
 type value struct {
 	MessagingProduct string           `json:"messaging_product"`
@@ -53,6 +58,10 @@ type value struct {
 	Contacts         []contact        `json:"contacts,omitempty"`
 	Messages         []inboundMessage `json:"messages,omitempty"`
 	Statuses         []statusReport   `json:"statuses,omitempty"`
+	Errors           []statusError    `json:"errors,omitempty"`
+	Echoes           []inboundMessage `json:"message_echoes,omitempty"`
+	Preferences      []preference     `json:"user_preferences,omitempty"`
+	UserIDs          []userIDUpdate   `json:"user_id_update,omitempty"`
 }
 
 type metadata struct {
@@ -61,9 +70,11 @@ type metadata struct {
 }
 
 type contact struct {
-	Profile profile `json:"profile"`
-	WaID    string  `json:"wa_id,omitempty"`
-	UserID  string  `json:"user_id,omitempty"`
+	Profile      profile `json:"profile"`
+	WaID         string  `json:"wa_id,omitempty"`
+	UserID       string  `json:"user_id,omitempty"`
+	ParentUserID string  `json:"parent_user_id,omitempty"`
+	IdentityHash string  `json:"identity_key_hash,omitempty"`
 }
 
 type profile struct {
@@ -75,12 +86,36 @@ type inboundMessage struct {
 	Context     *quoted        `json:"context,omitempty"`
 	From        string         `json:"from,omitempty"`
 	FromUserID  string         `json:"from_user_id,omitempty"`
+	FromParent  string         `json:"from_parent_user_id,omitempty"`
+	To          string         `json:"to,omitempty"` // of an echo only
+	ToUserID    string         `json:"to_user_id,omitempty"`
 	ID          string         `json:"id"`
 	Timestamp   string         `json:"timestamp"`
 	Type        string         `json:"type"`
 	Text        *inboundText   `json:"text,omitempty"`
 	Button      *inboundButton `json:"button,omitempty"`
 	Interactive *inboundReply  `json:"interactive,omitempty"`
+	System      *systemNotice  `json:"system,omitempty"`
+	Identity    *identityKeys  `json:"identity,omitempty"`
+
+	content map[string]json.RawMessage // of any other type, merged in
+}
+
+// MarshalJSON writes the message, and what it holds of other types.
+func (m inboundMessage) MarshalJSON() ([]byte, error) {
+	type plain inboundMessage
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false) // Meta escapes in its own way, see encode
+	if err := enc.Encode(plain(m)); err != nil || len(m.content) == 0 {
+		return out.Bytes(), err
+	}
+	out.Truncate(out.Len() - len("}\n"))
+	for _, name := range slices.Sorted(maps.Keys(m.content)) {
+		fmt.Fprintf(&out, ",%q:%s", name, m.content[name])
+	}
+	out.WriteByte('}')
+	return out.Bytes(), nil
 }
 
 type quoted struct {
@@ -113,6 +148,8 @@ type statusReport struct {
 	Timestamp       string        `json:"timestamp"`
 	RecipientID     string        `json:"recipient_id,omitempty"`
 	RecipientUserID string        `json:"recipient_user_id,omitempty"`
+	RecipientParent string        `json:"recipient_parent_user_id,omitempty"`
+	IdentityHash    string        `json:"recipient_identity_key_hash,omitempty"`
 	Callback        string        `json:"biz_opaque_callback_data,omitempty"`
 	Conversation    *conversation `json:"conversation,omitempty"`
 	Pricing         *pricing      `json:"pricing,omitempty"`
@@ -151,6 +188,9 @@ type Said struct {
 	To     string // the business, E.164
 	Text   string
 	Button *Pressed
+	// Content is a message of any other type: its "type", the object of that name,
+	// and what else belongs to it. Text and Button are not used then.
+	Content map[string]json.RawMessage
 }
 
 // Pressed is a reply button that the customer pressed.
@@ -172,18 +212,36 @@ func (s *Simulator) Say(said Said) error {
 		return ErrNoSuchNumber
 	}
 	handset := s.phones.Handset(said.From)
-	now := s.cfg.Now()
+	in := s.message(n, handset, said)
+	s.remember(in.ID, pair{n.PhoneNumberID, handset.E164}, s.cfg.Now())
+	s.deliver(n, "from "+handset.E164, CallWebhookMessage, &value{
+		Contacts: []contact{s.contactOf(n, handset)},
+		Messages: []inboundMessage{in},
+	}, func() { s.phones.Accepted(handset.E164, in.ID) })
+	return nil
+}
+
+// message is what a customer says, as Meta tells it.
+func (s *Simulator) message(n *Number, handset Handset, said Said) inboundMessage {
+	userID := s.userID(n, handset)
 	in := inboundMessage{
 		From:       handset.WaID,
-		FromUserID: s.userID(n, handset),
+		FromUserID: userID,
+		FromParent: n.parentOf(userID),
 		ID:         said.ID,
-		Timestamp:  seconds(now),
+		Timestamp:  seconds(s.cfg.Now()),
 		Type:       "text",
 	}
 	if handset.HideNumber {
 		in.From = ""
 	}
 	switch b := said.Button; {
+	case said.Content != nil:
+		in.Type, in.content = "", said.Content
+		if err := json.Unmarshal(said.Content["type"], &in.Type); err == nil {
+			in.content = maps.Clone(said.Content)
+			delete(in.content, "type")
+		}
 	case b == nil:
 		in.Text = &inboundText{said.Text}
 	case b.Template:
@@ -194,22 +252,26 @@ func (s *Simulator) Say(said Said) error {
 	if said.Button != nil {
 		in.Context = &quoted{From: digits(n.DisplayNumber), ID: said.Button.MessageID}
 	}
-	s.remember(in.ID, pair{n.PhoneNumberID, handset.E164}, now)
-	s.deliver(n, "from "+handset.E164, CallWebhookMessage, value{
-		Contacts: []contact{s.contactOf(n, handset)},
-		Messages: []inboundMessage{in},
-	}, func() { s.phones.Accepted(handset.E164, in.ID) })
-	return nil
+	return in
 }
 
 // contactOf is the contact beside a message. Who hides the number shows a
 // username instead.
 func (s *Simulator) contactOf(n *Number, h Handset) contact {
-	c := contact{Profile: profile{Name: h.Name, Username: h.Username}, WaID: h.WaID, UserID: s.userID(n, h)}
+	userID := s.userID(n, h)
+	c := contact{Profile: profile{Name: h.Name, Username: h.Username}, WaID: h.WaID, UserID: userID,
+		ParentUserID: n.parentOf(userID), IdentityHash: s.identityHash(n, h)}
 	if h.HideNumber {
 		c.WaID = ""
 	}
 	return c
+}
+
+// identityHash is the hash of a customer's keys, once they have changed.
+func (s *Simulator) identityHash(n *Number, h Handset) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identities[pair{n.PhoneNumberID, h.E164}].hash
 }
 
 // report sends one status of a message.
@@ -222,23 +284,20 @@ func (s *Simulator) report(m *message, status string) {
 		Timestamp:       seconds(now),
 		RecipientID:     m.handset.WaID,
 		RecipientUserID: userID,
+		RecipientParent: m.number.parentOf(userID),
+		IdentityHash:    s.identityHash(m.number, m.handset),
 		Callback:        m.callback,
 	}
 	if m.byUserID {
 		st.RecipientID = ""
 	}
-	v := value{}
+	v := &value{}
 	switch {
 	case status == statusFailed:
 		if !m.byUserID {
-			st.RecipientUserID = "" // Meta leaves it out of failures to a phone number
+			st.RecipientUserID, st.RecipientParent = "", "" // Meta leaves it out of failures to a phone number
 		}
-		failure := m.failure
-		st.Errors = []statusError{{
-			Code: failure.code, Title: failure.title, Message: failure.title,
-			ErrorData: &errorData{Details: cmp.Or(failure.details, failure.title)},
-			Href:      "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/",
-		}}
+		st.Errors = []statusError{m.failure.told()}
 	default:
 		c := s.contactOf(m.number, m.handset)
 		if m.byUserID {
@@ -249,88 +308,114 @@ func (s *Simulator) report(m *message, status string) {
 		}
 		v.Contacts = []contact{c}
 	}
-	if status == statusSent || status == statusDelivered {
-		st.Pricing = priceOf(m.category)
+	// The price comes with sent and with one of delivered and read.
+	if status == statusSent || status == statusDelivered || (status == statusRead && m.noReceipt) {
+		st.Pricing = m.pricing
 		if m.number.PayloadVersion == PayloadV23 {
 			st.Conversation = conversationOf(m, status, now.Add(s.cfg.Window))
 		}
 	}
 	v.Statuses = []statusReport{st}
-	s.deliver(m.number, m.ID, CallWebhookStatus, v, nil)
+	s.deliver(m.number, m.ID, CallWebhookStatus, v, m.first)
 }
 
-func priceOf(category string) *pricing {
-	if category == "service" {
-		return &pricing{Billable: false, PricingModel: "PMP", Type: "free_customer_service", Category: category}
+// told is the error as a webhook has it, which is not the shape of an answer.
+func (e *graphError) told() statusError {
+	return statusError{
+		Code: e.code, Title: e.title, Message: e.title,
+		ErrorData: &errorData{Details: cmp.Or(e.details, e.title)},
+		Href:      "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/",
 	}
-	return &pricing{Billable: true, PricingModel: "PMP", Type: "regular", Category: category}
-}
-
-func conversationOf(m *message, status string, expiry time.Time) *conversation {
-	sum := sha256.Sum256([]byte(m.From + m.To + m.category))
-	c := &conversation{ID: hex.EncodeToString(sum[:16]), Origin: origin{m.category}}
-	if status == statusSent {
-		c.Expiration = seconds(expiry)
-	}
-	return c
 }
 
 func seconds(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
 
 func digits(e164 string) string { return e164[1:] }
 
-// deliver makes the bytes of a webhook once, and posts them until they are taken.
-func (s *Simulator) deliver(n *Number, line, call string, v value, taken func()) {
-	if n.WebhookURL == "" {
-		return
-	}
+// deliver hands over a webhook of the field messages.
+func (s *Simulator) deliver(n *Number, line, call string, v *value, taken func()) {
+	s.tell(n, line, call, 0, change{s.about(n, v), fieldMessages}, taken)
+}
+
+// about names the number that a value is about.
+func (s *Simulator) about(n *Number, v *value) *value {
 	v.MessagingProduct = "whatsapp"
 	v.Metadata = metadata{DisplayPhoneNumber: digits(n.DisplayNumber), PhoneNumberID: n.PhoneNumberID}
-	body := encode(envelope{
-		Object: "whatsapp_business_account",
-		Entry:  []entry{{ID: n.WABAID, Changes: []change{{Value: v, Field: "messages"}}}},
-	})
-	s.courier.Send(line, call, func(ctx context.Context) {
-		if s.post(ctx, n, body) == http.StatusOK {
-			if taken != nil {
-				taken()
-			}
-			return
+	return v
+}
+
+// tell posts a change, by itself or in a batch, until it is taken.
+func (s *Simulator) tell(n *Number, line, call string, at int64, c change, taken func()) {
+	to := s.destination(n)
+	if to.url == "" {
+		return
+	}
+	fault := s.set.Take(call)
+	u := update{waba: n.WABAID, at: at, change: c, taken: taken}
+	if times, hold, delay := fault.Webhook(); s.cfg.Batch > 0 && !hold && delay == 0 && !fault.Holds() {
+		for range times {
+			s.collect(to, u)
 		}
-		s.courier.Go(func(ctx context.Context) { s.redeliver(ctx, n, body, taken) })
-	})
+		return
+	}
+	body := encode(bundle([]update{u}))
+	s.courier.Carry(line, fault, func(ctx context.Context) { s.deliverBody(ctx, to, body, taken) })
+}
+
+// destination is where the webhooks of a number go: nowhere without an address or
+// a subscription.
+func (s *Simulator) destination(n *Number) boxKey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.accounts[n.WABAID]
+	if !a.subscribed {
+		return boxKey{}
+	}
+	return boxKey{cmp.Or(a.callback, n.WebhookURL), n.AppSecret}
+}
+
+// deliverBody posts bytes made once. What is not taken is posted again, beside
+// what follows.
+func (s *Simulator) deliverBody(ctx context.Context, to boxKey, body []byte, taken func()) {
+	if s.post(ctx, to, body) == http.StatusOK {
+		if taken != nil {
+			taken()
+		}
+		return
+	}
+	s.courier.Go(func(ctx context.Context) { s.redeliver(ctx, to, body, taken) })
 }
 
 // redeliver posts the same bytes on Meta's schedule, until they are taken or the
 // schedule ends.
-func (s *Simulator) redeliver(ctx context.Context, n *Number, body []byte, taken func()) {
+func (s *Simulator) redeliver(ctx context.Context, to boxKey, body []byte, taken func()) {
 	for _, pause := range s.cfg.WebhookRetries {
 		if !faults.Wait(ctx, pause) {
 			return
 		}
-		if s.post(ctx, n, body) == http.StatusOK {
+		if s.post(ctx, to, body) == http.StatusOK {
 			if taken != nil {
 				taken()
 			}
 			return
 		}
 	}
-	s.cfg.Log.Warn("meta gave up on a webhook", "phone_number_id", n.PhoneNumberID)
+	s.cfg.Log.Warn("meta gave up on a webhook", "bytes", len(body))
 }
 
 // post makes one delivery and returns what it was answered with; 0 for no answer.
 // Nothing but 200 counts as taken.
-func (s *Simulator) post(ctx context.Context, n *Number, body []byte) (status int) {
+func (s *Simulator) post(ctx context.Context, to boxKey, body []byte) (status int) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WebhookTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.WebhookURL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.url, bytes.NewReader(body))
 	if err != nil {
 		return 0
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "facebookexternalua")
-	req.Header.Set("X-Hub-Signature", "sha1="+sum(sha1.New, n.AppSecret, body))
-	req.Header.Set("X-Hub-Signature-256", "sha256="+Sign(n.AppSecret, body))
+	req.Header.Set("X-Hub-Signature", "sha1="+sum(sha1.New, to.secret, body))
+	req.Header.Set("X-Hub-Signature-256", "sha256="+Sign(to.secret, body))
 	res, err := s.cfg.Client.Do(req)
 	if err != nil {
 		return 0
@@ -355,7 +440,8 @@ func (s *Simulator) Inject(ctx context.Context, phoneNumberID string, body []byt
 	if json.Compact(&compact, body) != nil {
 		return 0, ErrNotJSON
 	}
-	return s.post(ctx, &s.cfg.Numbers[i], escape(compact.Bytes())), nil
+	n := &s.cfg.Numbers[i]
+	return s.post(ctx, boxKey{n.WebhookURL, n.AppSecret}, escape(compact.Bytes())), nil
 }
 
 // Sign returns the hex HMAC-SHA256 of the body's bytes: what follows "sha256="
