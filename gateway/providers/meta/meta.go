@@ -16,7 +16,10 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
+	"unicode"
 
 	"paythread/conversations"
 	"paythread/gateway/providers"
@@ -31,19 +34,34 @@ const (
 	maxID          = 512  // a message id is about 60 characters; its length is not promised
 	maxName        = 128  // ours: a profile's name
 	maxElements    = 4096 // ours: at most 1,000 updates are documented for one POST
+
+	maxButtons     = 3  // reply buttons of one message
+	maxButtonTitle = 20 // characters of a button's label
+	maxButtonID    = 256
 )
+
+// limits are those of a number as it comes: 80 messages a second, in and out
+// together, and to one customer a message each 6 seconds after the first 45.
+// Numbers with higher throughput have 1,000, those that are used in the phone
+// app as well have 20. The burst is small, for Meta counts within the second.
+var limits = map[conversations.Channel]providers.Limits{
+	conversations.WhatsApp: {PerSecond: 80, Burst: 8, PairEvery: 6 * time.Second, PairBurst: 45},
+}
 
 var settings = []providers.Setting{
 	{Name: "base_url", Default: "https://graph.facebook.com", Required: true, Doc: "Address of the Graph API."},
 	{Name: "api_version", Default: "v25.0", Required: true, Doc: "Version of the Graph API that messages are sent with."},
 	{Name: "phone_number_id", Required: true, Doc: "The id of the WhatsApp number, not the number itself."},
-	{Name: "waba_id", Doc: "The id of the WhatsApp Business Account. When set, notices about other accounts are not taken for ours."},
-	{Name: "access_token", Secret: true, Required: true, Doc: "A system user's token with whatsapp_business_messaging."},
+	{Name: "phone_number", Doc: "The number itself, with country code. When set, notices about other numbers of the account are not taken for ours."},
+	{Name: "waba_id", Doc: "The id of the WhatsApp Business Account. When set, notices about other accounts are not taken for ours, and the doctor can look at templates and subscription."},
+	{Name: "app_id", Doc: "The id of the app that owns the webhook subscription, for the doctor to find it among the subscribed ones."},
+	{Name: "access_token", Secret: true, Required: true, Doc: "A system user's token with whatsapp_business_messaging, and whatsapp_business_management for the doctor."},
 	{Name: "app_secret", Secret: true, Required: true, Doc: "The secret of the app that owns the webhook subscription."},
 	{Name: "app_secret_previous", Secret: true, Doc: "The secret before the last rotation, accepted as well."},
 	{Name: "verify_token", Secret: true, Required: true, Doc: "The word that Meta must say when the webhook address is saved."},
-	{Name: "template_language", Default: "en", Required: true, Doc: "Language of the templates, spelt exactly as approved: en is not en_US."},
-	{Name: "template_payment", Doc: "Template that asks to pay: merchant, amount, order; its URL button ends in the link's code."},
+	{Name: "template_language", Default: "en", Required: true, Doc: "Language of the templates when the customer's is not among template_languages, spelt exactly as approved: en is not en_US."},
+	{Name: "template_languages", Doc: "Every language in which all templates are approved, separated by commas, such as \"en, de, pt_BR\". A customer gets their own, else its base language, else template_language."},
+	{Name: "template_payment", Doc: "Template that asks to pay: merchant, amount, order; its URL button ends in the link's code. How long Meta tries to deliver it is part of the template, not of the message: give it a validity period, such as an hour, when it is made."},
 	{Name: "template_receipt", Doc: "Template with the receipt: merchant, amount, order; its URL button ends in the link's code."},
 	{Name: "template_cancelled", Doc: "Template for a cancelled request: merchant, order; no button."},
 }
@@ -53,34 +71,62 @@ var Registration = providers.Registration{
 	Name:     "meta",
 	Channels: []conversations.Channel{conversations.WhatsApp},
 	Settings: settings,
+	Limits:   limits,
 	New: func(s providers.Settings, c *http.Client, log *slog.Logger) (providers.Provider, error) {
 		return New(s, c, log)
 	},
 }
 
-// Provider is one WhatsApp number at Meta. It implements providers.Provider
-// and providers.Handshaker.
+// Provider is one WhatsApp number at Meta. Besides providers.Provider it
+// implements Handshaker, Reader, Templater and Checker.
 type Provider struct {
 	senderID    string
 	numberID    string
+	number      string // canonical, empty when it is not set
 	wabaID      string
+	appID       string
 	siblings    map[string]string
+	webhookURL  string
 	secrets     [][]byte // current and previous app secret
 	verifyToken string
+	graphURL    string // with the version
 	messagesURL string
 	token       string
-	language    string
+	language    string   // the default
+	languages   []string // every one that templates are approved in, the default first
 	templates   map[conversations.Purpose]string
 	client      *http.Client
 	log         *slog.Logger
 }
 
 var (
+	_ providers.Provider   = (*Provider)(nil)
+	_ providers.Handshaker = (*Provider)(nil)
+	_ providers.Reader     = (*Provider)(nil)
+	_ providers.Templater  = (*Provider)(nil)
+	_ providers.Checker    = (*Provider)(nil)
+)
+
+var (
 	pathPart     = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 	versionForm  = regexp.MustCompile(`^v[0-9]{1,3}\.[0-9]{1,3}$`)
 	templateName = regexp.MustCompile(`^[a-z0-9_]{1,512}$`)
-	languageCode = regexp.MustCompile(`^[A-Za-z]{2,3}(_[A-Za-z0-9]{2,8})?$`)
+	languageCode = regexp.MustCompile(`^[a-z]{2,3}(_[A-Z0-9]{2,8})?$`)
 )
+
+// languageOf spells a language as Meta's templates do: en-us and EN_US are
+// en_US. Webhooks have been seen with both signs. What is no language is "".
+func languageOf(s string) string {
+	base, region, split := strings.Cut(strings.ReplaceAll(strings.TrimSpace(s), "-", "_"), "_")
+	code := strings.ToLower(base)
+	if split {
+		code += "_" + strings.ToUpper(region)
+	}
+	if !languageCode.MatchString(code) {
+		return ""
+	}
+	return code
+}
 
 // New returns the adapter for one number. Its error names every setting that
 // is missing or wrong.
@@ -95,26 +141,43 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 	}
 	check("api_version", versionForm, `must look like "v25.0"`)
 	check("phone_number_id", pathPart, "must be an id as Meta shows it")
-	check("template_language", languageCode, `must be a language code such as "en" or "en_US"`)
+	check("waba_id", pathPart, "must be an id as Meta shows it")
+	check("app_id", pathPart, "must be an id as Meta shows it")
 	check("template_payment", templateName, "must be lower-case letters, digits and _")
 	check("template_receipt", templateName, "must be lower-case letters, digits and _")
 	check("template_cancelled", templateName, "must be lower-case letters, digits and _")
 	if strings.ContainsAny(s.Values["access_token"], "\r\n\t ") {
 		problems = append(problems, errors.New("access_token must not hold white space"))
 	}
+	language := languageOf(s.Values["template_language"])
+	if language == "" {
+		problems = append(problems, errors.New(`template_language must be a language code such as "en" or "en_US"`))
+	}
+	languages, err := languageList(language, s.Values["template_languages"])
+	problems = append(problems, err)
+	number, numberOK := providers.Phone(s.Values["phone_number"])
+	if s.Values["phone_number"] != "" && !numberOK {
+		problems = append(problems, errors.New("phone_number must be an international number"))
+	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("meta: %w", err)
 	}
 
+	graphURL := base + "/" + s.Values["api_version"]
 	p := &Provider{
 		senderID:    s.SenderID,
 		numberID:    s.Values["phone_number_id"],
+		number:      number.Value,
 		wabaID:      s.Values["waba_id"],
+		appID:       s.Values["app_id"],
 		siblings:    s.Siblings,
+		webhookURL:  s.WebhookURL,
 		verifyToken: s.Values["verify_token"],
-		messagesURL: base + "/" + s.Values["api_version"] + "/" + s.Values["phone_number_id"] + "/messages",
+		graphURL:    graphURL,
+		messagesURL: graphURL + "/" + s.Values["phone_number_id"] + "/messages",
 		token:       s.Values["access_token"],
-		language:    s.Values["template_language"],
+		language:    language,
+		languages:   languages,
 		templates: map[conversations.Purpose]string{
 			conversations.PurposePayment:   s.Values["template_payment"],
 			conversations.PurposeReceipt:   s.Values["template_receipt"],
@@ -129,6 +192,21 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 		}
 	}
 	return p, nil
+}
+
+// languageList reads template_languages. The default is always one of them.
+func languageList(first, list string) ([]string, error) {
+	all := []string{first}
+	for _, one := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		code := languageOf(one)
+		if code == "" {
+			return nil, errors.New(`template_languages must be language codes such as "en, de, pt_BR"`)
+		}
+		if !slices.Contains(all, code) {
+			all = append(all, code)
+		}
+	}
+	return all, nil
 }
 
 // LogValue keeps the secrets out of logs.

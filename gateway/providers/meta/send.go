@@ -9,9 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"paythread/conversations"
@@ -37,17 +36,30 @@ type textBody struct {
 }
 
 type interactive struct {
-	Type string `json:"type"`
-	Body struct {
-		Text string `json:"text"`
-	} `json:"body"`
-	Action struct {
-		Name       string `json:"name"`
-		Parameters struct {
-			DisplayText string `json:"display_text"`
-			URL         string `json:"url"`
-		} `json:"parameters"`
-	} `json:"action"`
+	Type   string   `json:"type"`
+	Body   bodyText `json:"body"`
+	Action action   `json:"action"`
+}
+
+type bodyText struct {
+	Text string `json:"text"`
+}
+
+// action is one button with a link (cta_url), or up to three that answer.
+type action struct {
+	Name       string        `json:"name,omitempty"`
+	Parameters *linkButton   `json:"parameters,omitempty"`
+	Buttons    []replyButton `json:"buttons,omitempty"`
+}
+
+type linkButton struct {
+	DisplayText string `json:"display_text"`
+	URL         string `json:"url"`
+}
+
+type replyButton struct {
+	Type  string `json:"type"`
+	Reply reply  `json:"reply"`
 }
 
 type template struct {
@@ -70,37 +82,99 @@ type parameter struct {
 	Text string `json:"text"`
 }
 
-// buttonTexts are the labels of the button that opens a link, at most 20
-// characters. Purposes without one are sent as text.
-var buttonTexts = map[conversations.Purpose]string{
-	conversations.PurposePayment: "Pay securely",
-	conversations.PurposeReceipt: "View receipt",
+// linkLabels are the labels of the button that opens a link, by language, at
+// most 20 characters each. Purposes without one have no link.
+var linkLabels = map[conversations.Purpose]map[string]string{
+	conversations.PurposePayment: {
+		"en": "Pay securely", "de": "Sicher bezahlen", "fr": "Payer", "es": "Pagar", "pt": "Pagar", "it": "Paga ora",
+		"nl": "Veilig betalen", "af": "Betaal veilig", "pl": "Zapłać", "sv": "Betala säkert", "da": "Betal sikkert",
+	},
+	conversations.PurposeReceipt: {
+		"en": "View receipt", "de": "Beleg ansehen", "fr": "Voir le reçu", "es": "Ver recibo", "pt": "Ver recibo", "it": "Vedi ricevuta",
+		"nl": "Bon bekijken", "af": "Sien kwitansie", "pl": "Zobacz paragon", "sv": "Visa kvitto", "da": "Se kvittering",
+	},
+}
+
+// linkLabel returns the label in the customer's language, or in English.
+func linkLabel(purpose conversations.Purpose, locale string) string {
+	labels := linkLabels[purpose]
+	base, _, _ := strings.Cut(languageOf(locale), "_")
+	if label := labels[base]; label != "" {
+		return label
+	}
+	return labels["en"]
 }
 
 // Send posts one message: the template of its purpose when free text is not
 // allowed now, a message with one link button for payment and receipt links,
-// plain text for everything else.
+// one with reply buttons where answers are offered, plain text for everything
+// else. It never quotes the message that it answers.
 func (p *Provider) Send(ctx context.Context, o conversations.Outbound) (conversations.Sent, error) {
 	message, err := p.compose(o)
 	if err != nil {
 		return conversations.Sent{}, err
 	}
-	body, err := json.Marshal(message)
-	if err != nil {
-		return conversations.Sent{}, &providers.Failure{Reason: conversations.FailureUnknown, Err: err}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.messagesURL, bytes.NewReader(body))
-	if err != nil {
-		return conversations.Sent{}, providers.Refuse(conversations.FailureSenderConfig, "base_url makes no address")
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("Authorization", "Bearer "+p.token)
-	answer, err := providers.Call(p.client, req)
+	answer, err := p.post(ctx, message)
 	if err != nil {
 		return conversations.Sent{}, err
 	}
 	return p.readAnswer(answer)
+}
+
+// MarkRead shows the customer that a message of theirs, and all before it,
+// were read. typing shows dots as well, until we send something or 25 seconds
+// are over.
+func (p *Provider) MarkRead(ctx context.Context, id string, typing bool) error {
+	if id == "" || len(id) > maxID {
+		return providers.Refuse(conversations.FailureUnknown, "the message has no id of Meta's")
+	}
+	type indicator struct {
+		Type string `json:"type"`
+	}
+	mark := struct {
+		Product   string     `json:"messaging_product"`
+		Status    string     `json:"status"`
+		MessageID string     `json:"message_id"`
+		Typing    *indicator `json:"typing_indicator,omitempty"`
+	}{Product: "whatsapp", Status: "read", MessageID: id}
+	if typing {
+		mark.Typing = &indicator{Type: "text"}
+	}
+	answer, err := p.post(ctx, mark)
+	if err != nil {
+		return err
+	}
+	body, err := readGraph(answer)
+	switch {
+	case err != nil:
+		return err
+	case !answer.OK():
+		return providers.StatusFailure(answer, errAnswer)
+	case body.Success != nil && !*body.Success:
+		return providers.Refuse(conversations.FailureUnknown, "the message was not marked as read")
+	}
+	return nil
+}
+
+// post makes one call of the messages' address.
+func (p *Provider) post(ctx context.Context, message any) (providers.Answer, error) {
+	body, err := json.Marshal(message)
+	if err != nil {
+		return providers.Answer{}, &providers.Failure{Reason: conversations.FailureUnknown, Err: err}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.messagesURL, bytes.NewReader(body))
+	if err != nil {
+		return providers.Answer{}, providers.Refuse(conversations.FailureSenderConfig, "base_url makes no address")
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return p.call(req)
+}
+
+// call makes a call in the name of the access token.
+func (p *Provider) call(req *http.Request) (providers.Answer, error) {
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	return providers.Call(p.client, req)
 }
 
 // compose makes the message, or a *providers.Failure for what Meta would
@@ -123,30 +197,72 @@ func (p *Provider) compose(o conversations.Outbound) (*outbound, error) {
 		return nil, providers.Refuse(conversations.FailureInvalidNumber, "the address is of no kind that WhatsApp has")
 	}
 
-	length := utf8.RuneCountInString(o.Text)
-	label, link := buttonTexts[o.Purpose], o.Parameters.Link
-	switch {
-	case o.Template:
-		t, err := p.template(o)
-		if err != nil {
-			return nil, err
-		}
-		m.Type, m.Template = "template", t
-	case length == 0:
-		return nil, providers.Refuse(conversations.FailureContentFiltered, "the text is empty")
-	case length > maxText:
-		return nil, providers.Refuse(conversations.FailureContentFiltered, fmt.Sprintf("the text has more than %d characters", maxText))
-	case label != "" && isWeb(link) && length <= maxInteractive:
-		m.Type, m.Interactive = "interactive", &interactive{Type: "cta_url"}
-		m.Interactive.Body.Text = o.Text
-		m.Interactive.Action.Name = "cta_url"
-		m.Interactive.Action.Parameters.DisplayText = label
-		m.Interactive.Action.Parameters.URL = link
-	default:
-		// No preview: it would make Meta's crawler fetch the customer's link.
-		m.Type, m.Text = "text", &textBody{Body: o.Text}
+	if !o.Template {
+		return m, m.content(o)
 	}
+	t, err := p.template(o)
+	if err != nil {
+		return nil, err
+	}
+	m.Type, m.Template = "template", t
 	return m, nil
+}
+
+// content fills in what is said freely.
+func (m *outbound) content(o conversations.Outbound) error {
+	if o.Text == "" {
+		return providers.Refuse(conversations.FailureContentFiltered, "the text is empty")
+	}
+	text, link := o.Text, ""
+	if linkLabels[o.Purpose] != nil && isWeb(o.Parameters.Link) {
+		link = o.Parameters.Link
+	}
+	short := utf8.RuneCountInString(text) <= maxInteractive
+	switch {
+	case link != "" && short:
+		m.interactive("cta_url", text, action{Name: "cta_url", Parameters: &linkButton{
+			DisplayText: linkLabel(o.Purpose, o.Parameters.Locale), URL: link,
+		}})
+		return nil
+	case link == "" && short && fitButtons(o.Buttons):
+		buttons := make([]replyButton, len(o.Buttons))
+		for i, b := range o.Buttons {
+			buttons[i] = replyButton{Type: "reply", Reply: reply{ID: b.ID, Title: b.Title}}
+		}
+		m.interactive("button", text, action{Buttons: buttons})
+		return nil
+	}
+	if link != "" && !strings.Contains(text, link) {
+		text += "\n" + link
+	}
+	if utf8.RuneCountInString(text) > maxText {
+		return providers.Refuse(conversations.FailureContentFiltered, fmt.Sprintf("the text has more than %d characters", maxText))
+	}
+	// No preview: it would make Meta's crawler fetch the customer's link.
+	m.Type, m.Text = "text", &textBody{Body: text}
+	return nil
+}
+
+func (m *outbound) interactive(kind, text string, a action) {
+	m.Type, m.Interactive = "interactive", &interactive{Type: kind, Body: bodyText{Text: text}, Action: a}
+}
+
+// fitButtons tells whether Meta takes these buttons. It would refuse the whole
+// message for one that it does not take, so the text then goes without any.
+func fitButtons(buttons []conversations.Button) bool {
+	if len(buttons) == 0 || len(buttons) > maxButtons {
+		return false
+	}
+	titles, ids := map[string]bool{}, map[string]bool{}
+	for _, b := range buttons {
+		switch {
+		case strings.TrimSpace(b.Title) == "", utf8.RuneCountInString(b.Title) > maxButtonTitle, titles[b.Title],
+			b.ID == "", utf8.RuneCountInString(b.ID) > maxButtonID, ids[b.ID]:
+			return false
+		}
+		titles[b.Title], ids[b.ID] = true, true
+	}
+	return true
 }
 
 var phoneForm = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
@@ -156,14 +272,34 @@ func isWeb(link string) bool {
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
 }
 
+// Template returns the template that o would be sent with and its language:
+// the customer's own where templates are approved in it, else the base of it
+// (de for de-AT), else the default. It implements providers.Templater.
+func (p *Provider) Template(o conversations.Outbound) (name, language string) {
+	if !o.Template {
+		return "", ""
+	}
+	if name = p.templates[o.Purpose]; name == "" {
+		return "", ""
+	}
+	exact := languageOf(o.Parameters.Locale)
+	base, _, _ := strings.Cut(exact, "_")
+	for _, language := range []string{exact, base} {
+		if slices.Contains(p.languages, language) {
+			return name, language
+		}
+	}
+	return name, p.language
+}
+
 // template fills in the template of the message's purpose.
 func (p *Provider) template(o conversations.Outbound) (*template, error) {
-	name := p.templates[o.Purpose]
+	name, language := p.Template(o)
 	if name == "" {
 		return nil, providers.Refuse(conversations.FailureTemplate, "no template is set for a message of purpose "+providers.Word(string(o.Purpose)))
 	}
 	t := &template{Name: name}
-	t.Language.Code = p.language
+	t.Language.Code = language
 	v := o.Parameters
 	if o.Purpose == conversations.PurposeCancelled {
 		t.Components = []component{{Type: "body", Parameters: parameters(v.Merchant, v.Order)}}
@@ -196,32 +332,46 @@ func parameters(values ...string) []parameter {
 
 var errAnswer = errors.New("the body of the answer cannot be read")
 
-// readAnswer tells acceptance, refusal and everything else apart. The status
-// alone does not: Meta has used several for one code.
-func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
-	var body struct {
-		Error *struct {
-			Code      providers.Loose `json:"code"`
-			Subcode   providers.Loose `json:"error_subcode"`
-			Transient bool            `json:"is_transient"`
-			Trace     providers.Loose `json:"fbtrace_id"`
-		} `json:"error"`
-		Contacts []contact `json:"contacts"`
-		Messages []struct {
-			ID     string `json:"id"`
-			Status string `json:"message_status"`
-		} `json:"messages"`
-	}
+// graphAnswer is what the Graph API answers to a call, with what is used.
+type graphAnswer struct {
+	Error *struct {
+		Code      providers.Loose `json:"code"`
+		Subcode   providers.Loose `json:"error_subcode"`
+		Transient bool            `json:"is_transient"`
+		Trace     providers.Loose `json:"fbtrace_id"`
+	} `json:"error"`
+	Contacts []contact `json:"contacts"`
+	Messages []struct {
+		ID     string `json:"id"`
+		Status string `json:"message_status"`
+	} `json:"messages"`
+	Success *bool `json:"success"`
+}
+
+// readGraph reads an answer. The error is the *providers.Failure of one that
+// cannot be read, and of one that carries a code of Meta's: the status alone
+// does not say which it is, for Meta has used several for one code.
+func readGraph(a providers.Answer) (*graphAnswer, error) {
+	var body graphAnswer
 	// One member of an unexpected type must not turn an acceptance into
 	// something unknown: the others are read all the same.
 	err := json.Unmarshal(a.Body, &body)
 	var member *json.UnmarshalTypeError
 	if err != nil && !errors.As(err, &member) {
-		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
+		return nil, providers.StatusFailure(a, errAnswer)
 	}
-	switch e := body.Error; {
-	case e != nil && code(e.Code) != "":
-		return conversations.Sent{}, refused(a, e.Code, e.Subcode, e.Transient, string(e.Trace))
+	if e := body.Error; e != nil && code(e.Code) != "" {
+		return nil, refused(a, e.Code, e.Subcode, e.Transient, string(e.Trace))
+	}
+	return &body, nil
+}
+
+// readAnswer tells acceptance, refusal and everything else apart.
+func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
+	body, err := readGraph(a)
+	switch {
+	case err != nil:
+		return conversations.Sent{}, err
 	case !a.OK() || len(body.Messages) == 0 || body.Messages[0].ID == "" || len(body.Messages[0].ID) > maxID:
 		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
 	}
@@ -237,135 +387,4 @@ func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
 		sent.Addresses = addresses(c.WaID, c.UserID, c.ParentUserID)
 	}
 	return sent, nil
-}
-
-// traceForm is what may be quoted of fbtrace_id, which Meta's support asks
-// for. Nothing else of a foreign body is: its texts quote tokens and numbers.
-var traceForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
-
-// refused is the failure of an answer that carries one of Meta's codes: a
-// clear refusal, even with a status of 500.
-func refused(a providers.Answer, number, subcode providers.Loose, transient bool, trace string) *providers.Failure {
-	err := fmt.Errorf("graph error with status %d", a.Status)
-	if s := code(subcode); s != "" {
-		err = fmt.Errorf("%w, subcode %s", err, s)
-	}
-	if traceForm.MatchString(trace) {
-		err = fmt.Errorf("%w, trace %s", err, trace)
-	}
-	r, known := lookUp(number)
-	switch {
-	case number == "100" && subcode == "33":
-		r = providers.Refusal{Reason: conversations.FailureSenderConfig} // no such number, or not with this token
-	case known:
-	case transient, a.Status >= 500:
-		r = providers.Refusal{Reason: conversations.FailureProviderError}
-	default:
-		r = providers.Refusal{Reason: providers.StatusFailure(a, nil).Reason}
-	}
-	return r.Failure(code(number), a.RetryAfter(), err)
-}
-
-// refusals is what Meta's codes mean, in answers and in failed statuses.
-// Source: the Cloud API's page of error codes, December 2025 and September
-// 2026.
-var refusals = map[int]providers.Refusal{
-	0:      {Reason: conversations.FailureAuth},                                 // token cannot be checked
-	1:      {Reason: conversations.FailureProviderError},                        // fault of the server, or of the request
-	2:      {Reason: conversations.FailureProviderError},                        // overloaded for a while
-	3:      {Reason: conversations.FailureAuth},                                 // permission missing
-	4:      {Reason: conversations.FailureRate, Wait: time.Minute},              // calls of the app
-	10:     {Reason: conversations.FailureAuth},                                 // permission missing
-	33:     {Reason: conversations.FailureSenderConfig},                         // number deleted or unknown
-	100:    {Reason: conversations.FailureUnknown},                              // bad parameter: a mistake of ours
-	104:    {Reason: conversations.FailureAuth},                                 // no token
-	190:    {Reason: conversations.FailureAuth},                                 // token expired or revoked
-	368:    {Reason: conversations.FailureAccount},                              // restricted by policy
-	613:    {Reason: conversations.FailureRate, Wait: time.Minute},              // custom limit
-	80007:  {Reason: conversations.FailureRate, Wait: time.Minute},              // calls of the business account
-	130403: {Reason: conversations.FailureBlocked},                              // the business has blocked this customer
-	130429: {Reason: conversations.FailureRate},                                 // throughput of the number
-	130472: {Reason: conversations.FailurePolicyLimit},                          // customer is in an experiment
-	130497: {Reason: conversations.FailureAccount},                              // may not message this country
-	131000: {Reason: conversations.FailureProviderError},                        // something went wrong
-	131005: {Reason: conversations.FailureAuth},                                 // access denied
-	131008: {Reason: conversations.FailureUnknown},                              // parameter missing: a mistake of ours
-	131009: {Reason: conversations.FailureUnknown},                              // parameter wrong: a mistake of ours
-	131014: {Reason: conversations.FailureContentFiltered},                      // media, in old payloads
-	131016: {Reason: conversations.FailureProviderError},                        // service unavailable
-	131021: {Reason: conversations.FailureInvalidNumber},                        // to ourselves
-	131026: {Reason: conversations.FailureNotOnChannel},                         // not on WhatsApp, old client, terms not accepted
-	131030: {Reason: conversations.FailureInvalidNumber},                        // a test number may not write to this one
-	131031: {Reason: conversations.FailureAccount},                              // locked
-	131037: {Reason: conversations.FailureSenderConfig},                         // display name not approved
-	131042: {Reason: conversations.FailureAccount},                              // no way to pay Meta
-	131045: {Reason: conversations.FailureSenderConfig},                         // registration fault
-	131047: {Reason: conversations.FailureOutsideWindow},                        // more than 24 hours since the customer wrote
-	131048: {Reason: conversations.FailureRate, Wait: time.Hour},                // spam limit of the number: hours
-	131049: {Reason: conversations.FailurePolicyLimit},                          // limit per customer
-	131050: {Reason: conversations.FailureOptedOut},                             // customer stopped our marketing
-	131051: {Reason: conversations.FailureContentFiltered},                      // message type not supported
-	131052: {Reason: conversations.FailureUnknown},                              // the customer's media, inbound only
-	131053: {Reason: conversations.FailureContentFiltered},                      // our media could not be fetched
-	131055: {Reason: conversations.FailureSenderConfig},                         // Marketing Messages API only
-	131056: {Reason: conversations.FailureRate, Wait: 6 * time.Second},          // one in 6 s to one customer
-	131057: {Reason: conversations.FailureProviderError, Wait: 1 * time.Minute}, // maintenance
-	131062: {Reason: conversations.FailureInvalidNumber},                        // user id not allowed for this template
-	131063: {Reason: conversations.FailureTemplate},                             // marketing templates switched off
-	131064: {Reason: conversations.FailurePolicyLimit},                          // limit after a wrong template category
-	132000: {Reason: conversations.FailureTemplate},                             // number of parameters
-	132001: {Reason: conversations.FailureTemplate},                             // no such name and language
-	132005: {Reason: conversations.FailureTemplate},                             // text too long once filled in
-	132007: {Reason: conversations.FailureTemplate},                             // policy
-	132008: {Reason: conversations.FailureTemplate},                             // parameter
-	132012: {Reason: conversations.FailureTemplate},                             // format of a parameter
-	132015: {Reason: conversations.FailureTemplate},                             // paused
-	132016: {Reason: conversations.FailureTemplate},                             // disabled for good
-	132018: {Reason: conversations.FailureTemplate},                             // validation
-	132068: {Reason: conversations.FailureTemplate},                             // flow blocked
-	132069: {Reason: conversations.FailureTemplate},                             // flow throttled
-	133000: {Reason: conversations.FailureSenderConfig},                         // registration, and so on to 133016
-	133004: {Reason: conversations.FailureSenderConfig},
-	133005: {Reason: conversations.FailureSenderConfig},
-	133006: {Reason: conversations.FailureSenderConfig},
-	133007: {Reason: conversations.FailureSenderConfig},
-	133008: {Reason: conversations.FailureSenderConfig},
-	133009: {Reason: conversations.FailureSenderConfig},
-	133010: {Reason: conversations.FailureSenderConfig}, // our number is not registered
-	133015: {Reason: conversations.FailureSenderConfig},
-	133016: {Reason: conversations.FailureSenderConfig},
-	134011: {Reason: conversations.FailureAccount},      // terms of WhatsApp payments
-	134100: {Reason: conversations.FailureSenderConfig}, // Marketing Messages API only
-	134101: {Reason: conversations.FailureSenderConfig},
-	134102: {Reason: conversations.FailureSenderConfig},
-	135000: {Reason: conversations.FailureUnknown}, // bad parameter: a mistake of ours
-	137000: {Reason: conversations.FailureIdentityChanged},
-}
-
-// lookUp returns what a code means, and false for one that is not known; it
-// then means FailureUnknown.
-func lookUp(c providers.Loose) (providers.Refusal, bool) {
-	unknown := providers.Refusal{Reason: conversations.FailureUnknown}
-	n, err := strconv.Atoi(string(c))
-	if err != nil {
-		return unknown, false
-	}
-	if r, ok := refusals[n]; ok {
-		return r, true
-	}
-	switch { // what Meta documents as ranges
-	case n >= 200 && n <= 299: // permissions
-		return providers.Refusal{Reason: conversations.FailureAuth}, true
-	case n >= 132000 && n <= 132999: // templates
-		return providers.Refusal{Reason: conversations.FailureTemplate}, true
-	}
-	return unknown, false
-}
-
-// code returns a code of Meta as text, if it is one.
-func code(c providers.Loose) string {
-	if _, err := strconv.Atoi(string(c)); err != nil {
-		return ""
-	}
-	return string(c)
 }

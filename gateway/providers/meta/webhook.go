@@ -2,8 +2,9 @@ package meta
 
 import (
 	"encoding/json"
-	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,34 +20,21 @@ var (
 	parentUserID = regexp.MustCompile(`^[A-Z]{2}\.ENT\.`)
 )
 
+// businessAccount is the object whose webhooks are read.
+const businessAccount = "whatsapp_business_account"
+
 // Parse reads one delivery: up to 1,000 updates of several accounts and
 // numbers in one body. Each change goes to the sender that has the number in
-// its metadata. Objects and fields that are not known give nothing.
+// its metadata. Objects and fields that are not known are counted and
+// otherwise ignored.
 func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
-	envelope, err := providers.Object(w.Body)
-	if err != nil {
-		return nil, fmt.Errorf("parse envelope: %w: %w", providers.ErrUnreadable, err)
-	}
-	if text(envelope["object"]) != "whatsapp_business_account" {
-		return nil, nil
-	}
-	entries, err := providers.List(envelope["entry"])
-	if err != nil {
-		return nil, fmt.Errorf("parse entries: %w: %w", providers.ErrUnreadable, err)
-	}
-
 	b := &batch{p: p, receivedAt: w.ReceivedAt.UTC()}
-	for _, raw := range entries {
-		b.entry(raw)
+	if body, ok := decodeWhole(w.Body); ok {
+		b.whole(body)
+	} else if err := b.layered(w.Body); err != nil {
+		return nil, err
 	}
-	if b.bad > 0 {
-		p.log.Warn("webhook elements cannot be read", "count", b.bad, "first_error", b.firstErr.Error())
-		b.out = append(b.out, conversations.Inbound{
-			Kind: conversations.InboundAccount, MediaType: providers.Malformed, SenderID: p.senderID,
-			ProviderID: providers.Digest(providers.Malformed, string(w.Body)), At: b.receivedAt,
-		})
-	}
-	return b.out, nil
+	return b.end(w.Body), nil
 }
 
 // batch collects what one delivery reports.
@@ -56,6 +44,18 @@ type batch struct {
 	out        []conversations.Inbound
 	bad        int // elements left out
 	firstErr   error
+}
+
+// end returns what was collected, with one report for all that was left out.
+func (b *batch) end(body []byte) []conversations.Inbound {
+	if b.bad > 0 {
+		b.p.log.Warn("webhook elements cannot be read", "count", b.bad, "first_error", b.firstErr.Error())
+		b.out = append(b.out, conversations.Inbound{
+			Kind: conversations.InboundAccount, MediaType: providers.Malformed, SenderID: b.p.senderID,
+			ProviderID: providers.Digest(providers.Malformed, string(body)), At: b.receivedAt,
+		})
+	}
+	return b.out
 }
 
 // malformed counts an element that is left out.
@@ -71,166 +71,12 @@ func (b *batch) add(in conversations.Inbound) {
 	switch {
 	case in.ProviderID == "" || len(in.ProviderID) > maxID:
 		b.malformed(providers.ErrShape)
-	case in.Kind != conversations.InboundAccount && len(in.Addresses) == 0:
-		b.malformed(providers.ErrShape) // nobody's
-	default:
+	case len(in.Addresses) > 0, in.Kind == conversations.InboundAccount,
+		in.Kind == conversations.InboundStatus && in.Correlation != "": // which alone leads to the contact
 		b.out = append(b.out, in)
-	}
-}
-
-// each calls do with every element of a list, and counts a list that is none.
-// Elements beyond any documented batch are left out, and counted as one.
-func (b *batch) each(raw json.RawMessage, do func(json.RawMessage)) {
-	elements, err := providers.List(raw)
-	if err != nil {
-		b.malformed(err)
-		return
-	}
-	if len(elements) > maxElements {
-		elements = elements[:maxElements]
-		b.malformed(providers.ErrShape)
-	}
-	for _, e := range elements {
-		do(e)
-	}
-}
-
-func (b *batch) entry(raw json.RawMessage) {
-	entry, err := providers.Object(raw)
-	if err != nil {
-		b.malformed(err)
-		return
-	}
-	waba, at := text(entry["id"]), text(entry["time"])
-	b.each(entry["changes"], func(raw json.RawMessage) {
-		change, err := providers.Object(raw)
-		if err != nil {
-			b.malformed(err)
-			return
-		}
-		b.change(waba, at, text(change["field"]), change["value"])
-	})
-}
-
-// accountFields are the fields that tell of the account, the number or its
-// templates: for the people who run the sender, not for a conversation.
-var accountFields = map[string]bool{
-	"account_alerts":                  true,
-	"account_review_update":           true,
-	"account_update":                  true, // restrictions, bans
-	"business_capability_update":      true, // messaging limits
-	"business_username_updates":       true,
-	"message_template_quality_update": true,
-	"message_template_status_update":  true, // paused, disabled, rejected
-	"payment_configuration_update":    true,
-	"phone_number_name_update":        true,
-	"phone_number_quality_update":     true,
-	"security":                        true,
-	"template_category_update":        true,
-}
-
-// change reads one change. smb_message_echoes (what the merchant wrote in the
-// phone app), history and smb_app_state_sync are left out like unknown fields:
-// they are never a customer's words.
-func (b *batch) change(waba, at, field string, raw json.RawMessage) {
-	handled := field == "messages" || field == "user_preferences" || field == "user_id_update" || accountFields[field]
-	if !handled {
-		return
-	}
-	value, err := providers.Object(raw)
-	if err != nil {
-		b.malformed(err)
-		return
-	}
-	sender := b.sender(waba, value["metadata"])
-	switch field {
-	case "messages":
-		b.messages(sender, value)
-	case "user_preferences":
-		b.each(value["user_preferences"], func(raw json.RawMessage) { b.preference(sender, waba, raw) })
-	case "user_id_update":
-		b.each(value["user_id_update"], func(raw json.RawMessage) { b.userIDUpdate(sender, waba, raw) })
 	default:
-		b.account(sender, field, waba, at, raw, providers.Word(text(value["event"])))
+		b.malformed(providers.ErrShape) // nobody's
 	}
-}
-
-// sender returns which of the merchant's senders a change is for, or "". What
-// concerns a whole account is the sender's whose webhook it came to, if the
-// account is its own.
-func (b *batch) sender(waba string, metadata json.RawMessage) string {
-	if len(metadata) > 0 {
-		if m, err := providers.Object(metadata); err == nil {
-			number := text(m["phone_number_id"])
-			if number == b.p.numberID {
-				return b.p.senderID
-			}
-			return b.p.siblings[number]
-		}
-		return ""
-	}
-	if b.p.wabaID != "" && b.p.wabaID != waba {
-		return ""
-	}
-	return b.p.senderID
-}
-
-// account reports something that is only counted and logged; Text is Meta's
-// own word for the event.
-func (b *batch) account(sender, field, waba, at string, raw json.RawMessage, word string) {
-	b.add(conversations.Inbound{
-		Kind: conversations.InboundAccount, SenderID: sender, MediaType: field, Text: word,
-		ProviderID: providers.Digest(field, waba, at, string(raw)), At: b.time(providers.Loose(at)),
-	})
-}
-
-// messages reads the value of the field "messages".
-func (b *batch) messages(sender string, value map[string]json.RawMessage) {
-	var people contacts
-	b.each(value["contacts"], func(raw json.RawMessage) {
-		var c contact
-		if err := providers.Decode(raw, &c); err != nil {
-			b.malformed(err)
-			return
-		}
-		people = append(people, c)
-	})
-	b.each(value["messages"], func(raw json.RawMessage) {
-		var m message
-		if err := providers.Decode(raw, &m); err != nil {
-			b.malformed(err)
-			return
-		}
-		b.add(b.message(sender, people, &m))
-	})
-	b.each(value["statuses"], func(raw json.RawMessage) {
-		var s status
-		if err := providers.Decode(raw, &s); err != nil {
-			b.malformed(err)
-			return
-		}
-		b.status(sender, &s)
-	})
-	b.each(value["errors"], func(raw json.RawMessage) {
-		var e graphError
-		if err := providers.Decode(raw, &e); err != nil {
-			b.malformed(err)
-			return
-		}
-		why, _ := lookUp(e.Code)
-		b.add(conversations.Inbound{
-			Kind: conversations.InboundAccount, SenderID: sender, MediaType: "errors",
-			ProviderID: providers.Digest("errors", sender, string(raw)), At: b.receivedAt,
-			Reason: why.Reason, ErrorCode: code(e.Code),
-		})
-	})
-}
-
-// text reads a string member; anything else is "".
-func text(raw json.RawMessage) string {
-	var s providers.Loose
-	_ = s.UnmarshalJSON(raw) // it never fails, what cannot be read is ""
-	return string(s)
 }
 
 // contact is who an update is about, with everything known of them.
@@ -260,29 +106,44 @@ func (cs contacts) of(waID, userID providers.Loose) contact {
 // the order phone, user, parent user. Either identifier may stand in a place
 // where the other is documented.
 func addresses(ids ...providers.Loose) []conversations.Address {
-	found := map[conversations.AddressKind]string{}
-	for _, id := range ids {
-		if a, ok := address(string(id)); ok && found[a.Kind] == "" {
-			found[a.Kind] = a.Value
+	var phone, user, parent conversations.Address
+	for i, id := range ids {
+		if id == "" || slices.Contains(ids[:i], id) {
+			continue
+		}
+		switch a, _ := address(string(id)); {
+		case a.Kind == conversations.AddressPhone && phone.Value == "":
+			phone = a
+		case a.Kind == conversations.AddressUser && user.Value == "":
+			user = a
+		case a.Kind == conversations.AddressParentUser && parent.Value == "":
+			parent = a
 		}
 	}
-	var as []conversations.Address
-	for _, kind := range []conversations.AddressKind{conversations.AddressPhone, conversations.AddressUser, conversations.AddressParentUser} {
-		if v := found[kind]; v != "" {
-			as = append(as, conversations.Address{Kind: kind, Value: v})
+	as := make([]conversations.Address, 0, 3)
+	for _, a := range [...]conversations.Address{phone, user, parent} {
+		if a.Value != "" {
+			as = append(as, a)
 		}
+	}
+	if len(as) == 0 {
+		return nil
 	}
 	return as
 }
 
 func address(id string) (conversations.Address, bool) {
-	switch {
-	case parentUserID.MatchString(id) && userID.MatchString(id):
-		return conversations.Address{Kind: conversations.AddressParentUser, Value: id}, true
-	case userID.MatchString(id):
-		return conversations.Address{Kind: conversations.AddressUser, Value: id}, true
+	// Only a user id begins with a letter: the forms are tried on nothing else.
+	if id == "" || id[0] < 'A' || id[0] > 'Z' {
+		return providers.Phone(id)
 	}
-	return providers.Phone(id)
+	switch {
+	case !userID.MatchString(id):
+		return conversations.Address{}, false
+	case parentUserID.MatchString(id):
+		return conversations.Address{Kind: conversations.AddressParentUser, Value: id}, true
+	}
+	return conversations.Address{Kind: conversations.AddressUser, Value: id}, true
 }
 
 // message is one inbound message, with the members that are used.
@@ -294,6 +155,9 @@ type message struct {
 	GroupID          providers.Loose `json:"group_id"`
 	Timestamp        providers.Loose `json:"timestamp"`
 	Type             string          `json:"type"`
+	Origin           providers.Loose `json:"origin"` // of contacts: contact_request, other
+
+	Errors lenient[[]graphError] `json:"errors"`
 
 	Text *struct {
 		Body string `json:"body"`
@@ -306,6 +170,10 @@ type message struct {
 		Type        string `json:"type"`
 		ButtonReply *reply `json:"button_reply"`
 		ListReply   *reply `json:"list_reply"`
+		FlowReply   *struct {
+			Body     providers.Loose `json:"body"`
+			Response providers.Loose `json:"response_json"` // JSON in a string, or nothing, or anything
+		} `json:"nfm_reply"`
 	} `json:"interactive"`
 	Image    *media `json:"image"`
 	Video    *media `json:"video"`
@@ -314,9 +182,12 @@ type message struct {
 	Document *media `json:"document"`
 	Sticker  *media `json:"sticker"`
 	Location *struct {
-		Name    string `json:"name"`
-		Address string `json:"address"`
+		Name      string          `json:"name"`
+		Address   string          `json:"address"`
+		Latitude  providers.Loose `json:"latitude"`
+		Longitude providers.Loose `json:"longitude"`
 	} `json:"location"`
+	Contacts lenient[[]sharedContact] `json:"contacts"`
 	Reaction *struct {
 		Emoji string `json:"emoji"`
 	} `json:"reaction"`
@@ -370,7 +241,9 @@ var messageTypes = map[string]func(*message, *conversations.Inbound){
 			press(in, i.ButtonReply.ID, i.ButtonReply.Title)
 		case i.Type == "list_reply" && i.ListReply != nil:
 			press(in, i.ListReply.ID, i.ListReply.Title)
-		default: // nfm_reply (a flow), call_permission_reply and kinds to come
+		case i.Type == "nfm_reply" && i.FlowReply != nil: // the answers to a flow
+			in.MediaType, in.Text = "nfm_reply", flowAnswers(string(i.FlowReply.Response), string(i.FlowReply.Body))
+		default: // call_permission_reply, confirmations of payments and kinds to come
 			in.MediaType = providers.Word(i.Type)
 		}
 	},
@@ -383,9 +256,20 @@ var messageTypes = map[string]func(*message, *conversations.Inbound){
 	"location": func(m *message, in *conversations.Inbound) {
 		if m.Location != nil {
 			in.Text = strings.Trim(m.Location.Name+", "+m.Location.Address, ", ")
+			if in.Text == "" { // a bare pin
+				in.Text = strings.Trim(string(m.Location.Latitude+", "+m.Location.Longitude), ", ")
+			}
 		}
 	},
-	"contacts": func(*message, *conversations.Inbound) {},
+	"contacts": func(m *message, in *conversations.Inbound) { // Meta's word for cards; see sharedPhone
+		var names []string
+		for _, c := range m.Contacts.Value {
+			if c.Name.Formatted != "" {
+				names = append(names, string(c.Name.Formatted))
+			}
+		}
+		in.Text = strings.Join(names, ", ")
+	},
 	"reaction": func(m *message, in *conversations.Inbound) { // no emoji: a reaction was taken back
 		if m.Reaction != nil {
 			in.Text = m.Reaction.Emoji
@@ -403,7 +287,7 @@ var messageTypes = map[string]func(*message, *conversations.Inbound){
 		}
 	},
 	"revoke":          func(*message, *conversations.Inbound) {},
-	"unsupported":     func(*message, *conversations.Inbound) {}, // polls, view-once and the like
+	"unsupported":     func(*message, *conversations.Inbound) {}, // polls, view-once and the like; errors[] says so
 	"request_welcome": func(*message, *conversations.Inbound) {},
 	"unknown":         func(*message, *conversations.Inbound) {},
 }
@@ -442,7 +326,12 @@ func (m *message) system(in *conversations.Inbound) {
 		if len(previous) == 0 {
 			previous = addresses(s.PreviousParentUserID)
 		}
-	default: // customer_identity_changed and kinds to come
+	case "customer_identity_changed":
+		// Sends to this customer are refused (137000) until somebody is sure that
+		// it is still the same person.
+		in.Kind, in.MediaType = conversations.InboundIdentity, ""
+		return
+	default: // kinds to come
 		in.MediaType = providers.Word(s.Type)
 		return
 	}
@@ -453,8 +342,66 @@ func (m *message) system(in *conversations.Inbound) {
 	}
 }
 
-// message returns what one inbound message reports.
-func (b *batch) message(sender string, people contacts, m *message) conversations.Inbound {
+// sharedContact is a card that the customer sent.
+type sharedContact struct {
+	Name struct {
+		Formatted providers.Loose `json:"formatted_name"`
+	} `json:"name"`
+	Phones []struct {
+		Phone providers.Loose `json:"phone"`
+		WaID  providers.Loose `json:"wa_id"`
+	} `json:"phones"`
+	Origin providers.Loose `json:"origin"`
+}
+
+// sharedPhone returns the customer's own number when they answered a request
+// for it. A card that they sent by themselves may be anybody's.
+func (m *message) sharedPhone() providers.Loose {
+	if m.Type != "contacts" {
+		return ""
+	}
+	for _, c := range m.Contacts.Value {
+		if m.Origin != contactRequest && c.Origin != contactRequest {
+			continue
+		}
+		for _, p := range c.Phones {
+			for _, number := range []providers.Loose{p.Phone, p.WaID} {
+				if _, ok := providers.Phone(string(number)); ok {
+					return number
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// contactRequest is the origin of a card that answers a request for the
+// customer's number. It has been documented beside the cards and in each.
+const contactRequest = "contact_request"
+
+// flowAnswers writes down what a customer filled into a flow, a line for each
+// field, in the order of their names. The token is ours and says nothing. What
+// is not an object of simple values is told by what Meta wrote beside it.
+func flowAnswers(response, beside string) string {
+	fields, err := providers.Object([]byte(response))
+	if err != nil {
+		return beside
+	}
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if v := text(fields[name]); v != "" && name != "flow_token" {
+			lines = append(lines, name+": "+v)
+		}
+	}
+	if len(lines) == 0 {
+		return beside
+	}
+	return strings.Join(lines, "\n")
+}
+
+// message reports one inbound message. A card with the customer's own number
+// is two reports: a message in the conversation, and a further address.
+func (b *batch) message(sender string, people contacts, m *message) {
 	who := people.of(m.From, m.FromUserID)
 	in := conversations.Inbound{
 		Kind:       conversations.InboundOther,
@@ -467,14 +414,36 @@ func (b *batch) message(sender string, people contacts, m *message) conversation
 	}
 	if m.GroupID != "" { // said to a group, not to us
 		in.Kind, in.MediaType = conversations.InboundAccount, "group_message"
-		return in
+		b.add(in)
+		return
 	}
 	if fill := messageTypes[m.Type]; fill != nil {
 		fill(m, &in)
 	}
 	in.Text = providers.Text(in.Text, maxText)
 	in.Button = providers.Text(in.Button, maxText)
-	return in
+	if len(m.Errors.Value) > 0 && in.Kind == conversations.InboundOther {
+		in.ErrorCode = code(m.Errors.Value[0].Code)
+	}
+	b.add(in)
+	b.shared(&in, m)
+}
+
+// shared reports the number that a customer shared whom we knew by nothing but
+// a user id.
+func (b *batch) shared(in *conversations.Inbound, m *message) {
+	number := m.sharedPhone()
+	if number == "" || len(in.Addresses) == 0 || in.Addresses[0].Kind == conversations.AddressPhone {
+		return
+	}
+	ids := []providers.Loose{number}
+	for _, a := range in.Addresses {
+		ids = append(ids, providers.Loose(a.Value))
+	}
+	b.add(conversations.Inbound{
+		Kind: conversations.InboundAddress, SenderID: in.SenderID, ProviderID: in.ProviderID,
+		Addresses: addresses(ids...), Name: in.Name, At: in.At,
+	})
 }
 
 // deliveryStatuses are the words of statuses[].status. Read implies delivered:
@@ -500,7 +469,39 @@ type status struct {
 	RecipientUserID       providers.Loose `json:"recipient_user_id"`
 	RecipientParentUserID providers.Loose `json:"recipient_parent_user_id"`
 	Correlation           providers.Loose `json:"biz_opaque_callback_data"`
-	Errors                []graphError    `json:"errors"`
+	ParticipantID         providers.Loose `json:"recipient_participant_id"` // of a group
+
+	Errors  lenient[[]graphError] `json:"errors"`
+	Pricing lenient[*pricing]     `json:"pricing"`
+	Payment json.RawMessage       `json:"payment"`
+}
+
+// pricing is what Meta tells of a message's price: on sent and on one of
+// delivered and read, or on only one of them. It names no amount.
+type pricing struct {
+	Billable lenient[*bool]  `json:"billable"` // announced for removal
+	Type     providers.Loose `json:"type"`
+	Category providers.Loose `json:"category"`
+}
+
+// cost is nil when nothing was told. The type says what is charged, and
+// billable only where there is no type. A category is spelt with dashes and
+// with underscores; here it is underscores.
+func (p *pricing) cost() *conversations.Cost {
+	if p == nil || p.Type == "" && p.Category == "" && p.Billable.Value == nil {
+		return nil
+	}
+	c := &conversations.Cost{}
+	if p.Category != "" {
+		c.Category = strings.ReplaceAll(providers.Word(string(p.Category)), "-", "_")
+	}
+	if p.Type != "" {
+		c.Type = providers.Word(string(p.Type))
+		c.Free = strings.HasPrefix(c.Type, "free_")
+	} else if p.Billable.Value != nil {
+		c.Free = !*p.Billable.Value
+	}
+	return c
 }
 
 // graphError has the one member that all its shapes agree on.
@@ -519,81 +520,21 @@ func (b *batch) status(sender string, s *status) {
 		Correlation: providers.Correlation(string(s.Correlation)),
 		At:          b.time(s.Timestamp),
 		Status:      deliveryStatuses[s.Status],
+		Cost:        s.Pricing.Value.cost(),
 	}
 	switch {
-	case s.Type == "payment": // of payments inside WhatsApp, which are not ours
-		in.Kind, in.MediaType, in.Status = conversations.InboundAccount, "payment_status", conversations.DeliveryUnknown
-	case s.RecipientType == "group":
-		in.Kind, in.MediaType, in.Status = conversations.InboundAccount, "group_status", conversations.DeliveryUnknown
+	case s.Type == "payment" || len(s.Payment) > 0 && string(s.Payment) != "null": // of payments inside WhatsApp, which are not ours
+		in.Kind, in.MediaType, in.Text, in.Status = conversations.InboundAccount, "payment_status", providers.Word(s.Status), conversations.DeliveryUnknown
+	case s.RecipientType == "group" || s.ParticipantID != "":
+		in.Kind, in.MediaType, in.Text, in.Status = conversations.InboundAccount, "group_status", providers.Word(s.Status), conversations.DeliveryUnknown
 	case in.Status == conversations.DeliveryUnknown:
 		in.MediaType = providers.Word(s.Status)
 	case in.Status == conversations.DeliveryFailed:
 		in.Reason = conversations.FailureUnknown
-		if len(s.Errors) > 0 {
-			why, _ := lookUp(s.Errors[0].Code)
-			in.Reason, in.ErrorCode = why.Reason, code(s.Errors[0].Code)
+		if len(s.Errors.Value) > 0 {
+			why, _ := lookUp(s.Errors.Value[0].Code)
+			in.Reason, in.ErrorCode = why.Reason, code(s.Errors.Value[0].Code)
 		}
-	}
-	if len(in.Addresses) == 0 && in.Correlation != "" && in.ProviderID != "" && len(in.ProviderID) <= maxID {
-		b.out = append(b.out, in) // the correlation value alone leads to the contact
-		return
-	}
-	b.add(in)
-}
-
-// preference reads one element of user_preferences: what the customer chose in
-// WhatsApp's own menu. Only the choice to stop, and to resume after it, are
-// taken as consent: signing up to marketing takes no opt-out back.
-func (b *batch) preference(sender, waba string, raw json.RawMessage) {
-	var u struct {
-		WaID      providers.Loose `json:"wa_id"`
-		UserID    providers.Loose `json:"user_id"`
-		Value     string          `json:"value"`
-		Timestamp providers.Loose `json:"timestamp"`
-	}
-	if err := providers.Decode(raw, &u); err != nil {
-		b.malformed(err)
-		return
-	}
-	consent := map[string]conversations.Consent{
-		"stop":   conversations.ConsentOptedOut,
-		"resume": conversations.ConsentOptedIn,
-	}[u.Value]
-	if consent == "" {
-		b.account(sender, "user_preferences", waba, string(u.Timestamp), raw, providers.Word(u.Value))
-		return
-	}
-	b.add(conversations.Inbound{
-		Kind: conversations.InboundConsent, SenderID: sender, Consent: consent, At: b.time(u.Timestamp),
-		ProviderID: providers.Digest("user_preferences", waba, string(u.WaID), string(u.UserID), u.Value, string(u.Timestamp)),
-		Addresses:  addresses(u.WaID, u.UserID),
-	})
-}
-
-// userIDUpdate reads one element of user_id_update: the customer changed the
-// phone number and so got another user id.
-func (b *batch) userIDUpdate(sender, waba string, raw json.RawMessage) {
-	type change struct {
-		Previous providers.Loose `json:"previous"`
-		Current  providers.Loose `json:"current"`
-	}
-	var u struct {
-		WaID         providers.Loose `json:"wa_id"`
-		UserID       change          `json:"user_id"`
-		ParentUserID change          `json:"parent_user_id"`
-		Timestamp    providers.Loose `json:"timestamp"`
-	}
-	if err := providers.Decode(raw, &u); err != nil {
-		b.malformed(err)
-		return
-	}
-	in := conversations.Inbound{
-		Kind: conversations.InboundAddress, SenderID: sender, At: b.time(u.Timestamp),
-		ProviderID: providers.Digest("user_id_update", waba, string(u.UserID.Previous), string(u.UserID.Current), string(u.ParentUserID.Previous), string(u.ParentUserID.Current), string(u.Timestamp)),
-		Addresses:  addresses(u.WaID, u.UserID.Current, u.ParentUserID.Current),
-	}
-	if previous := addresses(u.UserID.Previous, u.ParentUserID.Previous); len(previous) > 0 {
-		in.Previous = previous[0]
 	}
 	b.add(in)
 }
@@ -602,13 +543,22 @@ func (b *batch) userIDUpdate(sender, waba string, raw json.RawMessage) {
 // digits. What cannot be read, and what lies in the future, is the time of
 // receipt.
 func (b *batch) time(l providers.Loose) time.Time {
-	n, err := strconv.ParseInt(string(l), 10, 64)
-	if err != nil || n <= 0 {
+	t, ok := moment(string(l))
+	if !ok {
 		return b.receivedAt
 	}
-	t := time.Unix(n, 0)
-	if n > 9_999_999_999 {
-		t = time.UnixMilli(n)
-	}
 	return providers.NotAfter(t, b.receivedAt)
+}
+
+// moment reads Unix seconds or, when there are more than ten digits,
+// milliseconds.
+func moment(s string) (time.Time, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	switch {
+	case err != nil, n <= 0:
+		return time.Time{}, false
+	case n > 9_999_999_999:
+		return time.UnixMilli(n).UTC(), true
+	}
+	return time.Unix(n, 0).UTC(), true
 }
