@@ -21,15 +21,18 @@ import (
 // the correlation value.
 const correlationKey = "m"
 
-// connectionOverrides is the fragment that tells Twilio how to retry a
-// callback. By default it does not retry a 5xx or a slow answer, and a status
-// would be lost with a restart of ours.
-const connectionOverrides = "rc=3&rp=ct,rt,5xx"
-
 var phoneForm = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 
-// Send posts one SMS. Templates do not exist on SMS, so Outbound.Template
-// makes no difference.
+// userIDForm is that of a WhatsApp user id. Other parts of Twilio's documents
+// than those on the Message resource show one as an address.
+var userIDForm = regexp.MustCompile(`^[A-Z]{2}\.[A-Za-z0-9]{1,128}$`)
+
+// Send posts one message. On WhatsApp it is the Content template of its
+// purpose when free text is not allowed now; SMS has no templates, so
+// Outbound.Template makes no difference there. Twilio has no buttons outside
+// Content templates: Outbound.Buttons are left out, and a link goes on a line
+// of its own. Nor can a preview of it be switched off, so opening a link must
+// change nothing, as with every link of ours.
 func (p *Provider) Send(ctx context.Context, o conversations.Outbound) (conversations.Sent, error) {
 	form, err := p.compose(o)
 	if err != nil {
@@ -40,33 +43,79 @@ func (p *Provider) Send(ctx context.Context, o conversations.Outbound) (conversa
 		return conversations.Sent{}, providers.Refuse(conversations.FailureSenderConfig, "base_url makes no address")
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	req.SetBasicAuth(p.user, p.password)
-	answer, err := providers.Call(p.client, req)
+	answer, err := p.callAs(req, p.user, p.password)
 	if err != nil {
 		return conversations.Sent{}, err
 	}
 	return p.readAnswer(answer)
 }
 
+// callAs makes a call with these credentials.
+func (p *Provider) callAs(req *http.Request, user, password string) (providers.Answer, error) {
+	req.Header.Set("Accept", "application/json")
+	req.SetBasicAuth(user, password)
+	return providers.Call(p.client, req)
+}
+
 // compose makes the form, or a *providers.Failure for what Twilio would surely
 // refuse.
 func (p *Provider) compose(o conversations.Outbound) (url.Values, error) {
-	switch {
-	case o.To.Kind != conversations.AddressPhone || !phoneForm.MatchString(o.To.Value):
-		return nil, providers.Refuse(conversations.FailureInvalidNumber, "the address is not an international number")
-	case o.Text == "":
-		return nil, providers.Refuse(conversations.FailureContentFiltered, "the text is empty")
-	case utf8.RuneCountInString(o.Text) > maxBody:
-		return nil, providers.Refuse(conversations.FailureContentFiltered, fmt.Sprintf("the text has more than %d characters", maxBody))
+	to, err := p.recipient(o.To)
+	if err != nil {
+		return nil, err
 	}
-	form := url.Values{"To": {o.To.Value}, "Body": {o.Text}, "StatusCallback": {p.statusCallback(o.Correlation)}}
+	form := url.Values{"To": {to}, "StatusCallback": {p.statusCallback(o.Correlation)}}
 	for name, value := range map[string]string{"From": p.from, "MessagingServiceSid": p.serviceSID, "ValidityPeriod": p.validity} {
 		if value != "" {
 			form.Set(name, value)
 		}
 	}
+	text := p.text(o)
+	switch {
+	case p.channel == conversations.WhatsApp && o.Template:
+		if err := p.fillContent(form, o); err != nil {
+			return nil, err
+		}
+	case text == "":
+		return nil, providers.Refuse(conversations.FailureContentFiltered, "the text is empty")
+	case utf8.RuneCountInString(text) > maxBody:
+		return nil, providers.Refuse(conversations.FailureContentFiltered, fmt.Sprintf("the text has more than %d characters", maxBody))
+	default:
+		form.Set("Body", text)
+	}
 	return form, nil
+}
+
+// recipient spells an address as Twilio does.
+func (p *Provider) recipient(to conversations.Address) (string, error) {
+	switch {
+	case to.Kind == conversations.AddressPhone && phoneForm.MatchString(to.Value):
+		return p.prefix() + to.Value, nil
+	case p.channel == conversations.WhatsApp && to.Kind == conversations.AddressUser && userIDForm.MatchString(to.Value):
+		return whatsAppPrefix + to.Value, nil
+	case p.channel == conversations.WhatsApp:
+		return "", providers.Refuse(conversations.FailureInvalidNumber, "the address is neither an international number nor a WhatsApp user id")
+	}
+	return "", providers.Refuse(conversations.FailureInvalidNumber, "the address is not an international number")
+}
+
+// prefix is what stands before a number on the sender's channel.
+func (p *Provider) prefix() string {
+	if p.channel == conversations.WhatsApp {
+		return whatsAppPrefix
+	}
+	return ""
+}
+
+// text returns the free text of a message, on WhatsApp with the link that its
+// purpose needs.
+func (p *Provider) text(o conversations.Outbound) string {
+	link := o.Parameters.Link
+	linked := o.Purpose == conversations.PurposePayment || o.Purpose == conversations.PurposeReceipt
+	if p.channel != conversations.WhatsApp || !linked || link == "" || o.Text == "" || strings.Contains(o.Text, link) {
+		return o.Text
+	}
+	return o.Text + "\n" + link
 }
 
 // statusCallback returns the address that Twilio reports this message to.
@@ -78,39 +127,94 @@ func (p *Provider) statusCallback(correlation string) string {
 		u.RawQuery = q.Encode()
 	}
 	u.Fragment = ""
-	return u.String() + "#" + connectionOverrides
+	return u.String() + Overrides
 }
 
 var errAnswer = errors.New("the body of the answer cannot be read")
 
+// resource is what is read of a Message resource, and of a refusal. Members
+// that are documented as strings have been seen as numbers, and the other way
+// round.
+type resource struct {
+	SID         string          `json:"sid"`
+	Status      any             `json:"status"` // a word in a message, a number in an error
+	Code        providers.Loose `json:"code"`   // of an error
+	ErrorCode   providers.Loose `json:"error_code"`
+	Direction   string          `json:"direction"`
+	From        string          `json:"from"`
+	Service     string          `json:"messaging_service_sid"`
+	Body        string          `json:"body"`
+	DateCreated string          `json:"date_created"` // RFC 2822
+	NumSegments providers.Loose `json:"num_segments"`
+	Price       providers.Loose `json:"price"`
+	PriceUnit   string          `json:"price_unit"`
+}
+
+// word returns the status as Twilio spells it.
+func (r *resource) word() string {
+	word, _ := r.Status.(string)
+	return word
+}
+
+// sent returns what the resource says of an accepted message, as far as it is
+// known: any status that is not has at least an id behind it.
+func (p *Provider) sent(r *resource) conversations.Sent {
+	s := conversations.Sent{ProviderID: r.SID, Status: deliveryStatuses[r.word()], Cost: p.cost(r)}
+	if s.Status == conversations.DeliveryUnknown {
+		p.log.Warn("a message has a status that is not known", "status", providers.Word(r.word()))
+		s.Status = conversations.DeliveryAccepted
+	}
+	return s
+}
+
+// amountForm is that of a price: negative, because it is what the account pays.
+var (
+	amountForm   = regexp.MustCompile(`^-?([0-9]{1,9}(\.[0-9]{1,9})?)$`)
+	currencyForm = regexp.MustCompile(`^[A-Za-z]{3}$`)
+)
+
+// cost returns what the resource tells of the price. The price itself comes
+// some time after the message was made; a service that has yet to choose a
+// number tells 0 segments. WhatsApp is not charged by segments.
+func (p *Provider) cost(r *resource) *conversations.Cost {
+	var c conversations.Cost
+	if n, err := strconv.Atoi(string(r.NumSegments)); err == nil && n > 0 && n <= maxBody && p.channel == conversations.SMS {
+		c.Units = n
+	}
+	if amount := amountForm.FindStringSubmatch(string(r.Price)); amount != nil && currencyForm.MatchString(r.PriceUnit) {
+		c.Amount, c.Currency = amount[1], strings.ToUpper(r.PriceUnit)
+	}
+	if c == (conversations.Cost{}) {
+		return nil
+	}
+	return &c
+}
+
 // readAnswer tells acceptance, refusal and everything else apart.
 func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
-	var body struct {
-		SID       string `json:"sid"`
-		Status    any    `json:"status"` // a word in a message, a number in an error
-		Code      any    `json:"code"`   // of an error
-		ErrorCode any    `json:"error_code"`
-	}
-	if err := json.Unmarshal(a.Body, &body); err != nil {
+	r, ok := readResource(a.Body)
+	switch {
+	case !ok:
+		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
+	case !a.OK():
+		return conversations.Sent{}, refused(a, code(string(r.Code)))
+	case r.SID == "" || len(r.SID) > maxID:
 		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
 	}
-	if !a.OK() {
-		return conversations.Sent{}, refused(a, number(body.Code))
+	if deliveryStatuses[r.word()] == conversations.DeliveryFailed {
+		number := code(string(r.ErrorCode))
+		return conversations.Sent{}, failure(number, a.RetryAfter(), fmt.Errorf("created as %s", r.word()))
 	}
-	if body.SID == "" || len(body.SID) > maxID {
-		return conversations.Sent{}, providers.StatusFailure(a, errAnswer)
-	}
-	word, _ := body.Status.(string)
-	sent := conversations.Sent{ProviderID: body.SID, Status: deliveryStatuses[word]}
-	switch sent.Status {
-	case conversations.DeliveryFailed:
-		why, _ := lookUp(number(body.ErrorCode))
-		return conversations.Sent{}, why.Failure(number(body.ErrorCode), a.RetryAfter(), fmt.Errorf("created as %s", word))
-	case conversations.DeliveryUnknown:
-		p.log.Warn("a message has a status that is not known", "status", providers.Word(word))
-		sent.Status = conversations.DeliveryAccepted // it has an id
-	}
-	return sent, nil
+	return p.sent(r), nil
+}
+
+// readResource reads a JSON object. One member of an unexpected type must not
+// turn an acceptance into something unknown: the others are read all the same.
+func readResource(body []byte) (*resource, bool) {
+	r := &resource{}
+	err := json.Unmarshal(body, r)
+	var member *json.UnmarshalTypeError
+	return r, err == nil || errors.As(err, &member) && member.Field != ""
 }
 
 // refused is the failure of an answer without success. A fault of Twilio's
@@ -120,31 +224,36 @@ func (p *Provider) readAnswer(a providers.Answer) (conversations.Sent, error) {
 func refused(a providers.Answer, number string) *providers.Failure {
 	err := fmt.Errorf("twilio error with status %d", a.Status)
 	f := providers.StatusFailure(a, err)
-	if number == "" {
-		return f
-	}
-	if a.Status < 400 || a.Status > 499 {
+	switch _, known := lookUp(number); {
+	case number == "":
+	case a.Status < 400 || a.Status > 499:
 		f.Code = number
-		return f
+	case known:
+		f = failure(number, a.RetryAfter(), err)
+	default:
+		f = providers.Refusal{Reason: f.Reason}.Failure(number, a.RetryAfter(), err)
 	}
-	r, known := lookUp(number)
-	if !known {
-		r.Reason = f.Reason
-	}
-	return r.Failure(number, a.RetryAfter(), err)
+	return f
 }
 
-// number returns a code of the API, which is a JSON number, as text.
-func number(v any) string {
-	switch n := v.(type) {
-	case float64:
-		if n > 0 && n < 1e9 && n == float64(int(n)) {
-			return strconv.Itoa(int(n))
-		}
-	case string:
-		return code(n)
+// failure is the failure that a code means.
+func failure(number string, after time.Duration, err error) *providers.Failure {
+	r, _ := lookUp(number)
+	f := r.Failure(number, after, err)
+	if uncertain[number] {
+		f.Unknown, f.Retryable, f.RetryAfter, f.Scope = true, false, 0, providers.ScopeMessage
 	}
-	return ""
+	return f
+}
+
+// uncertain are the codes after which a message may be on its way all the
+// same, whatever the status of the answer: Twilio is asked before it is sent
+// again. In a status callback 30410 is a failure like any other, for nothing
+// more can be asked then; it is sent again after a while, not at once.
+var uncertain = map[string]bool{
+	"20500": true, // fault of Twilio
+	"20503": true, // service unavailable
+	"30410": true, // time-out of the carrier
 }
 
 // code returns a code as text, if it is one.
@@ -166,74 +275,82 @@ func lookUp(c string) (providers.Refusal, bool) {
 	return providers.Refusal{Reason: conversations.FailureUnknown}, false
 }
 
+// untilTomorrow is how long a sender waits that has used up its day. It asks
+// again each hour: nobody tells which midnight counts.
+const untilTomorrow = time.Hour
+
 // refusals is what Twilio's codes mean, in answers and in status callbacks.
-// Source: twilio.com/docs/api/errors. The 63xxx are of WhatsApp; they stand
-// here because a messaging service may fall back to it.
+// What follows a failure that a callback brought is decided by its reason
+// alone; scope, wait and tries are for those of an answer. Source:
+// twilio.com/docs/api/errors.
 var refusals = map[int]providers.Refusal{
-	20003: {Reason: conversations.FailureAuth},                                 // bad credentials or no permission
-	20005: {Reason: conversations.FailureAccount},                              // account not active
-	20404: {Reason: conversations.FailureAuth},                                 // no such account or resource
-	20429: {Reason: conversations.FailureRate},                                 // too many requests
-	20500: {Reason: conversations.FailureProviderError},                        // fault of Twilio
-	20503: {Reason: conversations.FailureProviderError},                        // service unavailable
-	21211: {Reason: conversations.FailureInvalidNumber},                        // To is not valid
-	21212: {Reason: conversations.FailureSenderConfig},                         // From is not valid
-	21408: {Reason: conversations.FailureSenderConfig},                         // SMS to this country is switched off
-	21602: {Reason: conversations.FailureContentFiltered},                      // no body
-	21603: {Reason: conversations.FailureSenderConfig},                         // no From
-	21604: {Reason: conversations.FailureInvalidNumber},                        // no To
-	21606: {Reason: conversations.FailureSenderConfig},                         // From cannot send
-	21608: {Reason: conversations.FailureSenderConfig},                         // trial account, number not verified
-	21609: {Reason: conversations.FailureSenderConfig},                         // StatusCallback is not valid
-	21610: {Reason: conversations.FailureOptedOut},                             // customer replied STOP
-	21611: {Reason: conversations.FailureRate, Wait: 10 * time.Minute},         // queue of the number is full
-	21612: {Reason: conversations.FailureInvalidNumber},                        // no route to this number
-	21614: {Reason: conversations.FailureInvalidNumber},                        // not a mobile number
-	21617: {Reason: conversations.FailureContentFiltered},                      // body too long
-	21655: {Reason: conversations.FailureTemplate},                             // ContentSid
-	21656: {Reason: conversations.FailureTemplate},                             // ContentVariables
-	21701: {Reason: conversations.FailureSenderConfig},                         // messaging service does not exist
-	21703: {Reason: conversations.FailureSenderConfig},                         // messaging service has no number
-	21704: {Reason: conversations.FailureSenderConfig},                         // messaging service has no fitting number
-	21705: {Reason: conversations.FailureSenderConfig},                         // messaging service is not valid
-	30001: {Reason: conversations.FailureUnreachable},                          // expired in the queue
-	30002: {Reason: conversations.FailureAccount},                              // account suspended
-	30003: {Reason: conversations.FailureUnreachable},                          // phone off or without signal
-	30004: {Reason: conversations.FailureBlocked},                              // blocked by customer or carrier
-	30005: {Reason: conversations.FailureInvalidNumber},                        // number is dead
-	30006: {Reason: conversations.FailureInvalidNumber},                        // landline
-	30007: {Reason: conversations.FailureContentFiltered},                      // filtered by the carrier
-	30008: {Reason: conversations.FailureProviderError},                        // unknown to Twilio
-	30018: {Reason: conversations.FailureSenderConfig},                         // name needs registration
-	30022: {Reason: conversations.FailureRate},                                 // 10DLC rate
-	30023: {Reason: conversations.FailureRate, Wait: time.Hour},                // 10DLC cap of the day
-	30024: {Reason: conversations.FailureSenderConfig},                         // not provisioned at the carrier
-	30027: {Reason: conversations.FailureRate, Wait: time.Hour},                // T-Mobile's limit of the day
-	30032: {Reason: conversations.FailureSenderConfig},                         // toll-free number not verified
-	30034: {Reason: conversations.FailureSenderConfig},                         // number not in a 10DLC campaign
-	30036: {Reason: conversations.FailureUnreachable},                          // validity period over
-	30410: {Reason: conversations.FailureProviderError, Wait: 1 * time.Minute}, // time-out of the carrier
-	63003: {Reason: conversations.FailureNotOnChannel},                         // customer not found
-	63005: {Reason: conversations.FailureContentFiltered},                      // content refused
-	63007: {Reason: conversations.FailureSenderConfig},                         // From is no WhatsApp sender
-	63013: {Reason: conversations.FailureContentFiltered},                      // policy
-	63014: {Reason: conversations.FailureBlocked},                              // customer blocked us
-	63015: {Reason: conversations.FailureNotOnChannel},                         // customer has not joined the sandbox
-	63016: {Reason: conversations.FailureOutsideWindow},                        // outside 24 hours
-	63017: {Reason: conversations.FailureRate},                                 // account's rate
-	63018: {Reason: conversations.FailureRate},                                 // channel's rate
-	63020: {Reason: conversations.FailureAccount},                              // business account at Meta
-	63021: {Reason: conversations.FailureContentFiltered},                      // template's content refused
-	63024: {Reason: conversations.FailureNotOnChannel},                         // customer's address not valid
-	63027: {Reason: conversations.FailureTemplate},                             // not in this language
-	63028: {Reason: conversations.FailureTemplate},                             // number of parameters
-	63029: {Reason: conversations.FailureTemplate},                             // paused
-	63030: {Reason: conversations.FailureTemplate},                             // parameter
-	63032: {Reason: conversations.FailureNotOnChannel},                         // WhatsApp's limitation
-	63033: {Reason: conversations.FailureBlocked},                              // customer is blocked
-	63038: {Reason: conversations.FailureRate, Wait: time.Hour},                // account's limit of the day
-	63040: {Reason: conversations.FailureTemplate},                             // rejected
-	63041: {Reason: conversations.FailureTemplate},                             // paused or disabled
-	63049: {Reason: conversations.FailurePolicyLimit},                          // Meta chose not to deliver
-	63062: {Reason: conversations.FailureAccount},                              // marketing terms not accepted
+	20003: {Reason: conversations.FailureAuth},    // bad credentials or no permission
+	20005: {Reason: conversations.FailureAccount}, // account not active
+	20404: {Reason: conversations.FailureAuth},    // no such account or resource
+	20429: {Reason: conversations.FailureRate, Wait: time.Second, Growth: 2},
+	20500: {Reason: conversations.FailureProviderError}, // fault of Twilio
+	20503: {Reason: conversations.FailureProviderError}, // service unavailable
+
+	21211: {Reason: conversations.FailureInvalidNumber},                                              // To is not valid
+	21212: {Reason: conversations.FailureSenderConfig},                                               // From is not valid
+	21408: {Reason: conversations.FailureSenderConfig},                                               // SMS to this country is switched off
+	21602: {Reason: conversations.FailureContentFiltered},                                            // no body
+	21603: {Reason: conversations.FailureSenderConfig},                                               // no From
+	21604: {Reason: conversations.FailureInvalidNumber},                                              // no To
+	21606: {Reason: conversations.FailureSenderConfig},                                               // From cannot send
+	21608: {Reason: conversations.FailureSenderConfig},                                               // trial account, number not verified
+	21609: {Reason: conversations.FailureSenderConfig},                                               // StatusCallback is not valid
+	21610: {Reason: conversations.FailureOptedOut},                                                   // customer replied STOP
+	21611: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 10 * time.Minute}, // queue of the number is full: ten hours of messages
+	21612: {Reason: conversations.FailureInvalidNumber},                                              // no route to this number
+	21614: {Reason: conversations.FailureInvalidNumber},                                              // not a mobile number
+	21617: {Reason: conversations.FailureContentFiltered},                                            // body too long
+	21655: {Reason: conversations.FailureTemplate},                                                   // ContentSid
+	21656: {Reason: conversations.FailureTemplate},                                                   // ContentVariables
+	21701: {Reason: conversations.FailureSenderConfig},                                               // messaging service does not exist
+	21703: {Reason: conversations.FailureSenderConfig},                                               // messaging service has no number
+	21704: {Reason: conversations.FailureSenderConfig},                                               // messaging service has no fitting number
+	21705: {Reason: conversations.FailureSenderConfig},                                               // messaging service is not valid
+
+	30001: {Reason: conversations.FailureUnreachable, Tries: 2},                                   // expired in the queue
+	30002: {Reason: conversations.FailureAccount},                                                 // account suspended
+	30003: {Reason: conversations.FailureUnreachable, Tries: 2},                                   // phone off or without signal
+	30004: {Reason: conversations.FailureBlocked},                                                 // blocked by customer or carrier
+	30005: {Reason: conversations.FailureInvalidNumber},                                           // number is dead
+	30006: {Reason: conversations.FailureInvalidNumber},                                           // landline
+	30007: {Reason: conversations.FailureContentFiltered},                                         // filtered by the carrier
+	30008: {Reason: conversations.FailureProviderError, Tries: 2},                                 // unknown to Twilio
+	30018: {Reason: conversations.FailureSenderConfig},                                            // name needs registration
+	30022: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Minute},   // 10DLC rate
+	30023: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow}, // 10DLC cap of the day
+	30024: {Reason: conversations.FailureSenderConfig},                                            // not provisioned at the carrier
+	30027: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow}, // T-Mobile's limit of the day
+	30032: {Reason: conversations.FailureSenderConfig},                                            // toll-free number not verified
+	30034: {Reason: conversations.FailureSenderConfig},                                            // number not in a 10DLC campaign
+	30036: {Reason: conversations.FailureUnreachable, Tries: 2},                                   // validity period over
+	30410: {Reason: conversations.FailureProviderError, Wait: time.Minute, Tries: 2},              // time-out of the carrier
+
+	63003: {Reason: conversations.FailureNotOnChannel},                                            // customer not found
+	63005: {Reason: conversations.FailureContentFiltered},                                         // content refused
+	63007: {Reason: conversations.FailureSenderConfig},                                            // From is no WhatsApp sender
+	63013: {Reason: conversations.FailureContentFiltered},                                         // policy
+	63014: {Reason: conversations.FailureBlocked},                                                 // customer blocked us
+	63015: {Reason: conversations.FailureNotOnChannel},                                            // customer has not joined the sandbox
+	63016: {Reason: conversations.FailureOutsideWindow},                                           // outside 24 hours
+	63017: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Second},   // account's rate, 2,000 a second
+	63018: {Reason: conversations.FailureRate, Wait: 2 * time.Second, Growth: 2},                  // channel's rate
+	63020: {Reason: conversations.FailureAccount},                                                 // business account at Meta
+	63021: {Reason: conversations.FailureContentFiltered},                                         // template's content refused
+	63024: {Reason: conversations.FailureNotOnChannel},                                            // customer's address not valid
+	63027: {Reason: conversations.FailureTemplate},                                                // not in this language
+	63028: {Reason: conversations.FailureTemplate},                                                // number of parameters
+	63029: {Reason: conversations.FailureTemplate},                                                // paused
+	63030: {Reason: conversations.FailureTemplate},                                                // parameter
+	63032: {Reason: conversations.FailureNotOnChannel},                                            // WhatsApp's limitation
+	63033: {Reason: conversations.FailureBlocked},                                                 // customer is blocked
+	63038: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow}, // account's limit of the day
+	63040: {Reason: conversations.FailureTemplate},                                                // rejected
+	63041: {Reason: conversations.FailureTemplate},                                                // paused or disabled
+	63049: {Reason: conversations.FailurePolicyLimit},                                             // Meta chose not to deliver
+	63062: {Reason: conversations.FailureAccount},                                                 // marketing terms not accepted
 }

@@ -1,6 +1,7 @@
 package twilio
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -25,8 +26,10 @@ import (
 // configured address and, for a form, every parameter of the body sorted by
 // name, empty ones too. Any other body is covered by its SHA-256 in the query,
 // and both are checked. Twilio signs with and without the port of the scheme,
-// so both spellings of the address count. The scheme has no time stamp: a
-// replay is found by the message's id.
+// so both spellings of the address count. A GET has its parameters in the
+// address. The scheme has no time stamp: a replay is found by the message's id.
+// I-Twilio-Idempotency-Token, equal for every delivery of one webhook, would
+// find no more replays than that, and it is not signed.
 func (p *Provider) Verify(w providers.Webhook) error {
 	headers := w.Header.Values("X-Twilio-Signature")
 	if len(headers) != 1 {
@@ -121,8 +124,13 @@ func spellings(address string) []string {
 	return []string{address, scheme + "://" + host + port + path}
 }
 
+// TakesGet says that a GET is a webhook like any other: at Twilio the merchant
+// chooses the method.
+func (*Provider) TakesGet() bool { return true }
+
 // Parse reads one webhook: an inbound message or a status callback. One of
-// another account, or of another channel, has an empty SenderID.
+// another account, of another channel or to another number has an empty
+// SenderID.
 func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 	form, err := parameters(w)
 	if err != nil {
@@ -138,21 +146,24 @@ func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 	}
 	word := firstOf(form, "MessageStatus", "SmsStatus")
 	inbound := form.Get("MessageStatus") == "" && (word == "" || word == "received" || word == "receiving")
-	customer := form.Get("From")
+	customer, ours := form.Get("From"), form.Get("To")
 	if !inbound {
-		customer = form.Get("To")
+		customer, ours = ours, customer
 		in.Correlation = providers.Correlation(w.Query.Get(correlationKey))
 	}
-	address, ok := providers.Phone(customer)
-	switch {
-	case form.Has("AccountSid") && form.Get("AccountSid") != p.accountSID:
+	if form.Has("AccountSid") && form.Get("AccountSid") != p.accountSID {
 		return aside(in, "unknown_account"), nil
-	case strings.Contains(customer, ":"): // whatsapp:, messenger:, rcs:
-		return aside(in, "unknown_channel"), nil
-	case ok:
-		in.Addresses = []conversations.Address{address}
-	case in.Correlation == "": // a short code or a name: a notice of a carrier, no customer
+	}
+	if channelOf(form) == p.channel {
+		in.Addresses = p.addresses(form, customer, inbound)
+	} else if in.Correlation == "" {
+		return aside(in, "unknown_channel"), nil // of our own messages a service may send some by RCS
+	}
+	switch {
+	case len(in.Addresses) == 0 && in.Correlation == "": // a short code or a name: a notice of a carrier, no customer
 		return aside(in, "unknown_address"), nil
+	case inbound && !p.isOurs(ours, &in):
+		return aside(in, "unknown_number"), nil
 	}
 	if inbound {
 		p.message(form, &in)
@@ -164,8 +175,87 @@ func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 
 // aside turns a report into one that is only counted.
 func aside(in conversations.Inbound, why string) []conversations.Inbound {
-	in.Kind, in.SenderID, in.MediaType, in.Correlation = conversations.InboundAccount, "", why, ""
+	in.Kind, in.SenderID, in.MediaType, in.Correlation, in.Addresses = conversations.InboundAccount, "", why, "", nil
 	return []conversations.Inbound{in}
+}
+
+// channelOf tells the channel of a webhook by its addresses. On WhatsApp one
+// of the two has been seen without its prefix. Other channels (messenger:,
+// rcs:) are none of ours.
+func channelOf(form url.Values) conversations.Channel {
+	channel := conversations.SMS
+	for _, name := range []string{"From", "To"} {
+		switch prefix, _, ok := strings.Cut(form.Get(name), ":"); {
+		case ok && prefix+":" == whatsAppPrefix:
+			channel = conversations.WhatsApp
+		case ok:
+			return conversations.ChannelUnknown
+		}
+	}
+	if form.Get("ChannelPrefix") == "whatsapp" {
+		channel = conversations.WhatsApp
+	}
+	return channel
+}
+
+// addresses returns what is told of the customer: the number, and on WhatsApp
+// the user id, of which either may be hidden.
+func (p *Provider) addresses(form url.Values, customer string, inbound bool) []conversations.Address {
+	var phone, user *conversations.Address
+	take := func(s string) {
+		s = strings.TrimPrefix(s, whatsAppPrefix)
+		if a, ok := providers.Phone(s); ok && phone == nil {
+			phone = &a
+		} else if p.channel == conversations.WhatsApp && userIDForm.MatchString(s) && user == nil {
+			user = &conversations.Address{Kind: conversations.AddressUser, Value: s}
+		}
+	}
+	take(customer)
+	if p.channel == conversations.WhatsApp && inbound { // these tell of who wrote
+		extra := metadata(form)
+		take(form.Get("WaId"))
+		take(form.Get("ExternalUserId"))
+		take(extra["WaId"])
+		take(extra["ExternalUserId"])
+	}
+	var all []conversations.Address
+	for _, a := range []*conversations.Address{phone, user} {
+		if a != nil {
+			all = append(all, *a)
+		}
+	}
+	return all
+}
+
+// metadata returns the words of ChannelMetadata, which repeats some of what
+// stands beside it: {"type":"whatsapp","data":{"context":{...}}}.
+func metadata(form url.Values) map[string]string {
+	var m struct {
+		Data struct {
+			Context map[string]providers.Loose `json:"context"`
+		} `json:"data"`
+	}
+	words := map[string]string{}
+	if raw := form.Get("ChannelMetadata"); raw == "" || providers.Decode([]byte(raw), &m) != nil {
+		return words
+	}
+	for name, v := range m.Data.Context {
+		words[name] = string(v)
+	}
+	return words
+}
+
+// isOurs tells whether a message came to this sender's number, and leaves it
+// to a sibling if it came to that one's. A messaging service has any number of
+// them.
+func (p *Provider) isOurs(to string, in *conversations.Inbound) bool {
+	to = strings.TrimPrefix(to, whatsAppPrefix)
+	from := strings.TrimPrefix(p.from, whatsAppPrefix)
+	if sibling, ok := p.siblings[to]; ok {
+		in.SenderID = sibling
+		return true
+	}
+	return to == "" || p.serviceSID != "" || to == from || !phoneForm.MatchString(from)
 }
 
 // parameters returns the parameters of a webhook, wherever they are: in a
@@ -238,9 +328,88 @@ func (p *Provider) message(form url.Values, in *conversations.Inbound) {
 		in.Kind, in.MediaType = conversations.InboundOther, providers.Word(kind)
 		return
 	}
-	if media := form.Get("MediaContentType0"); media != "" {
-		in.Kind, in.MediaType = conversations.InboundMedia, mediaType(media)
+	if p.channel == conversations.WhatsApp {
+		in.Name = providers.Text(cmp.Or(form.Get("ProfileName"), metadata(form)["ProfileName"]), maxName)
+		if read := messageTypes[form.Get("MessageType")]; read != nil {
+			read(form, in)
+			return
+		}
 	}
+	whatever(form, in)
+}
+
+// messageTypes are the words of MessageType on WhatsApp. What has none, or a
+// new one, is read by what it brings.
+var messageTypes = map[string]func(url.Values, *conversations.Inbound){
+	"text":        whatever,
+	"button":      whatever, // a template's quick reply
+	"interactive": whatever, // a list's row, a button, a form (flow)
+	"image":       file("image"),
+	"video":       file("video"),
+	"audio":       file("audio"),
+	"voice":       file("audio"),
+	"document":    file("document"),
+	"sticker":     file("sticker"),
+	"location":    location,
+	"contacts":    other("contacts"), // as a file that is none of ours
+	"reaction":    other("reaction"),
+	"order":       other("order"), // from the catalogue; not an order to pay
+	"system":      other("system"),
+	"unsupported": other("unsupported"),
+}
+
+func file(kind string) func(url.Values, *conversations.Inbound) {
+	return func(_ url.Values, in *conversations.Inbound) {
+		in.Kind, in.MediaType = conversations.InboundMedia, kind
+	}
+}
+
+func other(kind string) func(url.Values, *conversations.Inbound) {
+	return func(_ url.Values, in *conversations.Inbound) {
+		in.Kind, in.MediaType = conversations.InboundOther, kind
+	}
+}
+
+// location fills in a place, which may have a name and an address.
+func location(form url.Values, in *conversations.Inbound) {
+	in.Kind, in.MediaType = conversations.InboundOther, "location"
+	if named := strings.Trim(form.Get("Label")+", "+form.Get("Address"), ", "); named != "" {
+		in.Text = providers.Text(named, maxBody)
+	}
+}
+
+// whatever reads a message by the parameters that it has. A pressed button
+// counts by its payload, which is ours, and not by its label, which any
+// customer can write.
+func whatever(form url.Values, in *conversations.Inbound) {
+	media := form.Get("MediaContentType0")
+	kind := form.Get("MessageType")
+	switch {
+	case press(in, form.Get("ButtonPayload"), form.Get("ButtonText")):
+	case press(in, form.Get("ListId"), form.Get("ListTitle")):
+	case form.Has("Latitude") && form.Has("Longitude"):
+		location(form, in)
+	case form.Get("FlowData") != "" || form.Get("InteractiveData") != "":
+		in.Kind, in.MediaType = conversations.InboundOther, "interactive"
+	case media != "":
+		in.Kind, in.MediaType = conversations.InboundMedia, mediaType(media)
+	case in.Text == "" && kind != "" && kind != "text":
+		in.Kind, in.MediaType = conversations.InboundOther, providers.Word(kind)
+	}
+}
+
+// press fills in a button or a row of a list, if there is one. Its label
+// stands in Body too.
+func press(in *conversations.Inbound, id, label string) bool {
+	id = providers.Text(id, maxButton)
+	if id == "" {
+		return false
+	}
+	in.Kind, in.Button = conversations.InboundButton, id
+	if label != "" {
+		in.Text = providers.Text(label, maxBody)
+	}
+	return true
 }
 
 // mediaType returns the word for a kind of file that all providers share.
