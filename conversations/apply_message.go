@@ -598,6 +598,10 @@ func (t *tx) agentWrote(e AgentWrote) error {
 		t.effects.Refused = Refused("no_address", "the customer has no address on %s", e.Channel)
 		return nil
 	}
+	if t.contact.crowded(e.Channel) {
+		t.effects.Refused = Refused("messages_waiting", "many messages to this customer wait to be sent; wait until they are out")
+		return nil
+	}
 	t.contact.Mode, t.contact.Agent = t.nextMode("AgentWrote"), e.Agent
 	t.effects.MessageID = e.MessageID
 	t.queue(&Message{

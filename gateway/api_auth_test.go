@@ -24,6 +24,13 @@ func everyCall(request, sealed, newOrder string) []apiCall {
 		{method: "POST", path: "/v1/agent-sessions", body: object{"sealed_order": sealed}},
 		{method: "GET", path: "/v1/sealed-orders/" + sealed},
 		{method: "POST", path: "/v1/message-previews", body: object{"channel": "sms"}},
+		{method: "GET", path: "/v1/conversations"},
+		{method: "GET", path: "/v1/conversations/" + request},
+		{method: "GET", path: "/v1/conversations/" + request + "/messages"},
+		{method: "POST", path: "/v1/conversations/" + request + "/messages", body: object{"text": "hello"}},
+		{method: "POST", path: "/v1/conversations/" + request + "/take-over"},
+		{method: "POST", path: "/v1/conversations/" + request + "/hand-back"},
+		{method: "POST", path: "/v1/conversations/" + request + "/verify-identity"},
 		{method: "GET", path: "/v1/senders"},
 		{method: "GET", path: "/v1/senders/acme-whatsapp"},
 	}
@@ -82,7 +89,8 @@ func TestMerchantsAreApart(t *testing.T) {
 	before := b.keep()
 	for _, token := range []string{betaKey, betaToken} {
 		for _, call := range everyCall(made.text("id"), sealed, "new") {
-			own := call.path == "/v1/payment-requests" || call.path == "/v1/events" || call.path == "/v1/message-previews" || call.path == "/v1/senders" || token == betaToken && (call.path == "/v1/agent-sessions" || strings.HasPrefix(call.path, "/v1/senders/"))
+			own := strings.HasPrefix(call.path, "/v1/conversations") || // see TestConversationsAreApart
+				call.path == "/v1/payment-requests" || call.path == "/v1/events" || call.path == "/v1/message-previews" || call.path == "/v1/senders" || token == betaToken && (call.path == "/v1/agent-sessions" || strings.HasPrefix(call.path, "/v1/senders/"))
 			if own {
 				continue
 			}
