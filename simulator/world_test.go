@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"paythread/simulator/clickatell"
 	"paythread/simulator/meta"
 	"paythread/simulator/twilio"
 )
@@ -26,6 +27,10 @@ const (
 	waMessages   = "/meta/v25.0/PN1/messages"
 	smsMessages  = "/twilio/2010-04-01/Accounts/" + accountSID + "/Messages.json"
 	phoneControl = "/phones/" + customer
+
+	oneAPINumber   = "+15550783885" // on both channels
+	oneAPIKey      = "clickatell-key"
+	oneAPIMessages = "/clickatell/v1/message"
 )
 
 // business receives all webhooks, and keeps their bodies.
@@ -95,6 +100,9 @@ func (s *served) call(t *testing.T, method, path, body string) (int, string, htt
 	switch {
 	case strings.HasPrefix(path, "/meta/v"):
 		req.Header.Set("Authorization", "Bearer token")
+	case strings.HasPrefix(path, "/clickatell/v1/"):
+		req.Header.Set("Authorization", oneAPIKey)
+		req.Header.Set("Content-Type", "application/json")
 	case strings.HasPrefix(path, "/twilio/"):
 		req.SetBasicAuth(accountSID, "token")
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -210,6 +218,127 @@ func TestSMSStory(t *testing.T) {
 	await(t, "the webhook", func() bool { return s.business.heard("Body=STOP") })
 	if status, body, _ := s.call(t, "POST", smsMessages, smsForm("Once more")); status != 400 || !strings.Contains(body, "21610") {
 		t.Errorf("after STOP: got %d %s", status, body)
+	}
+}
+
+// withClickatell is a world whose business uses Clickatell, too.
+func withClickatell(t *testing.T) *served {
+	t.Helper()
+	return serve(t, func(c *Config) {
+		hooks := c.Meta.Numbers[0].WebhookURL
+		c.Clickatell = clickatell.Config{Integrations: []clickatell.Integration{{
+			ID: "int1", Name: "Acme", APIKey: oneAPIKey, InboundURL: hooks + "/in", StatusURL: hooks + "/status",
+			Numbers:   []clickatell.Number{{E164: oneAPINumber, Name: "Acme Power"}, {E164: oneAPINumber, Channel: clickatell.WhatsApp}},
+			Templates: []clickatell.Template{{Name: "pay", Body: "Pay {{1}} now.", ButtonLabel: "Pay", ButtonURL: "https://pay.example/p/{{2}}", QuickReplies: []string{"Help"}}},
+		}}}
+	})
+}
+
+const (
+	oneAPISMS      = `{"messages":[{"to":"16505551234","content":"Pay: https://pay.example/p/7Qk2.","clientMessageId":"att_1"}]}`
+	oneAPITemplate = `{"messages":[{"channel":"whatsapp","to":"16505551234","template":"pay","parameters":{"1":"$42.10","2":"7Qk2"}}]}`
+)
+
+func TestClickatellStory(t *testing.T) {
+	t.Parallel()
+	s := withClickatell(t)
+	s.must(t, "POST", oneAPIMessages, oneAPISMS)
+	m := s.awaitMessages(t, 1)[0]
+	if m.Channel != SMS || m.From != oneAPINumber || !slices.Equal(m.Links, []string{"https://pay.example/p/7Qk2"}) {
+		t.Errorf("received: got %+v", m)
+	}
+	await(t, "the delivered status", func() bool {
+		return s.business.heard(`"status":"DEVICE_ACK","messageId":"` + m.ID + `","clientMessageId":"att_1"`)
+	})
+	s.must(t, "POST", phoneControl+"/messages", `{"channel":"sms","text":"STOP"}`) // to whoever wrote last
+	await(t, "STOP at the business", func() bool {
+		return s.business.heard(`"to":"15550783885","timestamp":`) && s.business.heard(`"content":"STOP"`)
+	})
+	await(t, "the tick", func() bool { return s.messages(t)[1].Status == "delivered" })
+	s.must(t, "POST", oneAPIMessages, oneAPISMS)
+	s.awaitMessages(t, 3)
+
+	s.must(t, "POST", oneAPIMessages, oneAPITemplate)
+	m = s.awaitMessages(t, 4)[3]
+	want := []Button{{Title: "Pay", URL: "https://pay.example/p/7Qk2"}, {ID: "Help", Title: "Help"}}
+	if m.Channel != WhatsApp || m.From != oneAPINumber || m.Text != "Pay $42.10 now." || !slices.Equal(m.Buttons, want) {
+		t.Errorf("template: got %+v", m)
+	}
+	s.must(t, "POST", phoneControl+"/read", `{"channel":"whatsapp"}`)
+	await(t, "the read receipt", func() bool { return s.business.heard(`"statusCode":6,"status":"READ","messageId":"` + m.ID) })
+	s.must(t, "POST", phoneControl+"/messages", `{"button":"Help"}`)
+	await(t, "the pressed button", func() bool { return s.business.heard(`"relatedMessageId":"` + m.ID + `"`) })
+	// Another business with the same channels hears nothing of it.
+	if s.business.heard("MessageSid") || s.business.heard("whatsapp_business_account") {
+		t.Error("a message for one company's number went to another company")
+	}
+}
+
+func TestClickatellPhones(t *testing.T) {
+	t.Parallel()
+	s := withClickatell(t)
+	s.must(t, "POST", phoneControl+"/unreachable", `{"on":true}`)
+	s.must(t, "POST", oneAPIMessages, oneAPISMS)
+	await(t, "the expired SMS", func() bool { return s.business.heard(`"statusCode":20,"status":"EXPIRED"`) })
+	s.must(t, "POST", oneAPIMessages, oneAPITemplate)
+	await(t, "the sent WhatsApp", func() bool { return s.business.heard(`{"channel":"whatsapp"`) })
+	s.must(t, "POST", phoneControl+"/unreachable", `{"on":false}`)
+	if got := s.awaitMessages(t, 1); len(got) != 1 || got[0].Channel != WhatsApp {
+		t.Errorf("switched on: got %+v, want what WhatsApp kept", got)
+	}
+	s.must(t, "POST", phoneControl+"/block", `{"channel":"sms","on":true}`)
+	s.must(t, "POST", oneAPIMessages, oneAPISMS)
+	await(t, "the failure", func() bool { return s.business.heard(`"statusCode":23,"status":"DELIVERY_FAILURE"`) })
+	s.must(t, "POST", phoneControl+"/whatsapp", `{"on":false}`)
+	if status, body, _ := s.call(t, "POST", oneAPIMessages, oneAPITemplate); status != 400 || !strings.Contains(body, `"code":27`) {
+		t.Errorf("without WhatsApp: got %d %s, want 400 with code 27", status, body)
+	}
+}
+
+func TestClickatellControl(t *testing.T) {
+	t.Parallel()
+	s := withClickatell(t)
+	const media = `{"integrationId":"int1","integrationName":"Acme","event":{"moMedia":[{"channel":"whatsapp","messageId":"m7","from":"16505551234","to":"15550783885","timestamp":1781866800000,"contentType":"image/jpeg","caption":"paid"}]}}`
+	for _, path := range []string{"/clickatell/webhooks/int1", "/clickatell/webhooks/int1?to=status"} {
+		if got := s.must(t, "POST", path, media); strings.TrimSpace(got) != `{"status":200}` {
+			t.Errorf("%s: got %s", path, got)
+		}
+	}
+	if !s.business.heard(media) {
+		t.Error("the business heard nothing")
+	}
+	s.must(t, "POST", "/clickatell/integrations/int1", `{"refuse":19,"times":1}`)
+	if status, body, _ := s.call(t, "POST", oneAPIMessages, oneAPISMS); status != 503 || !strings.Contains(body, `"code":19`) {
+		t.Errorf("switched: got %d %s, want 503 with code 19", status, body)
+	}
+	s.must(t, "POST", "/clickatell/integrations/int1", `{"balance":0}`)
+	if status, body, _ := s.call(t, "POST", oneAPIMessages, oneAPISMS); status != 402 || !strings.Contains(body, `"code":20`) {
+		t.Errorf("no balance: got %d %s, want 402 with code 20", status, body)
+	}
+	s.must(t, "POST", "/clickatell/integrations/int1", `{"balance":9.5,"callbacks":"legacy","charset":"UTF-16BE"}`)
+	s.must(t, "POST", oneAPIMessages, oneAPISMS)
+	await(t, "a legacy status", func() bool { return s.business.heard(`"status":"RECEIVED_BY_RECIPIENT"`) })
+	s.must(t, "POST", phoneControl+"/messages", `{"channel":"sms","text":"hi"}`)
+	await(t, "a legacy reply", func() bool { return s.business.heard(`"text":"%00h%00i","charset":"UTF-16BE"`) })
+	for _, tc := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{"/clickatell/webhooks/int1", `{`, 400, `"field":"body"`},
+		{"/clickatell/webhooks/int1?to=nobody", `{}`, 400, `"field":"to"`},
+		{"/clickatell/webhooks/int9", `{}`, 404, ""},
+		{"/clickatell/integrations/int1", `{"refuse":5}`, 400, `"field":"refuse"`},
+		{"/clickatell/integrations/int1", `{"refuse":"19"}`, 400, `"field":"refuse"`},
+		{"/clickatell/integrations/int1", `{"apiKey":"x"}`, 400, `"field":"apiKey"`},
+		{"/clickatell/integrations/int9", `{}`, 404, ""},
+	} {
+		if status, body, _ := s.call(t, "POST", tc.path, tc.body); status != tc.status || !strings.Contains(body, tc.want) {
+			t.Errorf("%s %s: got %d %s, want %d with %s", tc.path, tc.body, status, body, tc.status, tc.want)
+		}
+	}
+	if got := s.must(t, "GET", "/calls?call=clickatell.", ""); !strings.Contains(got, `"call":"clickatell.messages"`) || !strings.Contains(got, `"ref":"att_1"`) {
+		t.Errorf("calls: got %s", got)
 	}
 }
 
@@ -516,6 +645,9 @@ func TestNewRefuses(t *testing.T) {
 		{"both companies", Config{Meta: meta.Config{Numbers: []meta.Number{{}}}, Twilio: twilio.Config{Accounts: []twilio.Account{{}}}}, "twilio: account 0"},
 		{"one number twice", Config{Meta: meta.Config{Numbers: []meta.Number{number}}, Twilio: twilio.Config{Accounts: []twilio.Account{{SID: accountSID, AuthToken: "t",
 			Numbers: []twilio.Number{{E164: metaNumber, Channel: WhatsApp}}}}}}, "two companies"},
+		{"one number at Clickatell, too", Config{Meta: meta.Config{Numbers: []meta.Number{number}}, Clickatell: clickatell.Config{Integrations: []clickatell.Integration{{
+			ID: "1", APIKey: "k", Numbers: []clickatell.Number{{E164: metaNumber, Channel: WhatsApp}}}}}}, "two companies"},
+		{"Clickatell", Config{Clickatell: clickatell.Config{Integrations: []clickatell.Integration{{}}}}, "clickatell: integration 0"},
 	} {
 		if _, err := New(tc.cfg); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want it to say %q", tc.name, err, tc.want)
