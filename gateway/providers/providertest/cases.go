@@ -2,6 +2,7 @@ package providertest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -30,11 +31,16 @@ type ParseCase struct {
 	file *caseFile
 }
 
-// ParseCases reads every parse case of the package under test.
+// ParseCases reads every parse case in testdata of the package under test.
 func ParseCases(t testing.TB) []ParseCase {
 	t.Helper()
+	return new(Harness).parseCases(t)
+}
+
+func (h *Harness) parseCases(t testing.TB) []ParseCase {
+	t.Helper()
 	var cases []ParseCase
-	for _, f := range caseFiles(t, "parse_*.txtar") {
+	for _, f := range h.caseFiles(t, "parse_*.txtar") {
 		head := struct {
 			Method      string    `json:"method"`
 			Query       string    `json:"query"`
@@ -84,12 +90,12 @@ type SendCase struct {
 	file *caseFile
 }
 
-// sendCases reads every send case of the package under test.
-func sendCases(t testing.TB, base conversations.Outbound) []SendCase {
+// sendCases reads every send case of the harness.
+func (h *Harness) sendCases(t testing.TB) []SendCase {
 	t.Helper()
 	var cases []SendCase
-	for _, f := range caseFiles(t, "send_*.txtar") {
-		c := SendCase{Name: f.name(), Outbound: base, file: f}
+	for _, f := range h.caseFiles(t, "send_*.txtar") {
+		c := SendCase{Name: f.name(), Outbound: h.Outbound, file: f}
 		if part, ok := f.part("outbound.json"); ok {
 			decode(t, f.path, part, &c.Outbound)
 		}
@@ -113,11 +119,12 @@ type caseFile struct {
 	archive *txtar.Archive
 }
 
-func caseFiles(t testing.TB, pattern string) []*caseFile {
+func (h *Harness) caseFiles(t testing.TB, pattern string) []*caseFile {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join("testdata", pattern))
+	pattern = filepath.Join(cmp.Or(h.Testdata, "testdata"), pattern)
+	paths, err := filepath.Glob(pattern)
 	if err != nil || len(paths) == 0 {
-		t.Fatalf("no testdata/%s: %v", pattern, err)
+		t.Fatalf("no %s: %v", pattern, err)
 	}
 	var files []*caseFile
 	for _, path := range paths {

@@ -6,6 +6,8 @@ import (
 	"log"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"testing"
 
 	"paythread/gateway/providers"
@@ -16,7 +18,7 @@ func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 
 // FuzzParse feeds Parse with changed bodies, beginning with those of testdata.
 func FuzzParse(f *testing.F, h Harness) {
-	for _, c := range ParseCases(f) {
+	for _, c := range h.parseCases(f) {
 		f.Add(c.Webhook.Method, c.Webhook.Header.Get("Content-Type"), c.Webhook.Query.Encode(), c.Webhook.Body)
 	}
 	b := h.bench(f, "https://provider.invalid")
@@ -38,28 +40,38 @@ func FuzzParse(f *testing.F, h Harness) {
 }
 
 // FuzzVerify feeds Verify with changed signatures and bodies. What was signed
-// with a right key is trusted, the same signature over another body is not.
+// with a right key is trusted, the same signature over another body is not; of
+// an unsigned webhook, no secret but a right one is.
 func FuzzVerify(f *testing.F, h Harness) {
 	genuine := h.webhook()
 	h.Sign(&genuine, h.Values[h.SigningKeys[0]])
-	f.Add(genuine.Header.Get(h.SignatureHeader), genuine.Body)
+	right := []string{h.signature(&genuine)}
+	if h.Features.Unsigned {
+		for _, name := range h.SigningKeys[1:] {
+			right = append(right, h.Values[name])
+		}
+	}
+	f.Add(right[0], genuine.Body)
 	f.Add("", genuine.Body)
-	for _, c := range ParseCases(f) {
-		f.Add(genuine.Header.Get(h.SignatureHeader), c.Webhook.Body)
+	for _, c := range h.parseCases(f) {
+		f.Add(right[0], c.Webhook.Body)
 	}
 	b := h.bench(f, "https://provider.invalid")
 	f.Fuzz(func(t *testing.T, signature string, body []byte) {
-		w := h.webhook()
-		w.Body = body
-		w.Header.Set(h.SignatureHeader, signature)
+		w := genuine
+		w.Header, w.Body = w.Header.Clone(), body
+		h.setSignature(&w, signature)
 		err := b.Verify(w)
 		if err != nil && err != providers.ErrSignature { //nolint:errorlint // exactly this
 			t.Errorf("got %v, want ErrSignature itself", err)
 		}
-		if err != nil && signature == genuine.Header.Get(h.SignatureHeader) && string(body) == string(genuine.Body) {
+		secret, _, _ := strings.Cut(signature, "?") // the query is no part of it
+		switch same := string(body) == string(genuine.Body); {
+		case err != nil && signature == right[0] && (same || h.Features.Unsigned):
 			t.Error("the genuine webhook is refused")
-		}
-		if err == nil && string(body) != string(genuine.Body) && !h.Features.SignsParameters {
+		case err == nil && h.Features.Unsigned && !slices.Contains(right, secret):
+			t.Errorf("the secret %q is trusted", secret)
+		case err == nil && !same && !h.Features.SignsParameters && !h.Features.Unsigned:
 			t.Errorf("the signature %q is trusted over another body", signature)
 		}
 	})

@@ -14,6 +14,7 @@ package providertest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"flag"
 	"log/slog"
@@ -43,6 +44,12 @@ var ReceivedAt = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 type Harness struct {
 	Registration providers.Registration
 
+	// Channel is that of the sender under test; empty: the registration's first.
+	Channel conversations.Channel
+
+	// Testdata is the folder of the cases; empty: "testdata".
+	Testdata string
+
 	// Values are complete and valid settings without base_url, with a value for
 	// every secret: the suite looks for them where they must not be.
 	Values     map[string]string
@@ -53,7 +60,8 @@ type Harness struct {
 	// the previous one.
 	SigningKeys []string
 
-	// SignatureHeader is the header that holds the signature.
+	// SignatureHeader is the header that holds the signature. It is empty with
+	// Features.Unsigned.
 	SignatureHeader string
 
 	// Sign puts the signature that the provider would make with this key into
@@ -90,6 +98,11 @@ type Features struct {
 	// SignsParameters says that the signature covers what a form says, not its
 	// bytes, so that another spelling of the same form is trusted.
 	SignsParameters bool
+
+	// Unsigned says that the provider signs nothing: the webhook's address ends
+	// in the secret, behind Harness.WebhookURL, and says nothing of the body.
+	// Sign puts it there.
+	Unsigned bool
 
 	// RefusesWith5xx says that a status of 500 and above with the provider's
 	// own form of refusal is a refusal. Without it the outcome stays unknown.
@@ -143,7 +156,7 @@ func (h *Harness) benchWith(t testing.TB, values map[string]string) *bench {
 
 func (h *Harness) settings(values map[string]string) providers.Settings {
 	return providers.Settings{
-		SenderID: "sender_1", Channel: h.Registration.Channels[0], MerchantID: "merchant_1",
+		SenderID: "sender_1", Channel: cmp.Or(h.Channel, h.Registration.Channels[0]), MerchantID: "merchant_1",
 		WebhookURL: h.WebhookURL, Values: values, Siblings: h.Siblings,
 		Now: func() time.Time { return ReceivedAt },
 	}

@@ -27,7 +27,7 @@ import (
 )
 
 func (h *Harness) testSend(t *testing.T) {
-	for _, c := range sendCases(t, h.Outbound) {
+	for _, c := range h.sendCases(t) {
 		t.Run(c.Name, func(t *testing.T) {
 			var asked []byte
 			var calls atomic.Int64
