@@ -181,17 +181,12 @@ func (s *Simulator) SendBatch(ctx context.Context, b Batch) (Sent, error) {
 			numbers = append(numbers, n)
 		}
 	}
-	text := "batch"
-	if b.Bytes > 0 {
-		// An update is about 430 bytes without its text, with its contact.
-		text += strings.Repeat(" x", max(0, b.Bytes/max(1, b.Updates)-430)/2)
-	}
 	sent := Sent{IDs: []string{}}
 	var updates []update
 	for j := range b.Updates {
 		n := numbers[j%len(numbers)]
 		handset := s.phones.Handset(batchCustomer(j))
-		in := s.message(n, handset, Said{ID: NewID(), Text: text})
+		in := s.message(n, handset, Said{ID: NewID(), Text: "batch"})
 		s.remember(in.ID, pair{n.PhoneNumberID, handset.E164}, s.cfg.Now())
 		sent.IDs = append(sent.IDs, in.ID)
 		v := s.about(n, &value{Contacts: []contact{s.contactOf(n, handset)}, Messages: []inboundMessage{in}})
@@ -205,6 +200,14 @@ func (s *Simulator) SendBatch(ctx context.Context, b Batch) (Sent, error) {
 		e.spoil()
 	}
 	body := encode(e)
+	if more := (b.Bytes - len(body)) / max(1, len(updates)); more > 0 {
+		for _, u := range updates {
+			for _, m := range u.change.Value.(*value).Messages {
+				m.Text.Body = "batch" + strings.Repeat("x", more)
+			}
+		}
+		body = encode(e) // the texts are shared with the envelope
+	}
 	sent.Bytes = len(body)
 	if sent.Status = s.post(ctx, to, body); sent.Status != http.StatusOK {
 		s.courier.Go(func(ctx context.Context) { s.redeliver(ctx, to, body, nil) })

@@ -241,6 +241,7 @@ type Simulator struct {
 	windows    map[pair]time.Time         // last inbound
 	buckets    map[any]*bucket            // by pair, and by phone number id
 	userIDs    map[string]string          // user id to E.164
+	currentIDs map[moveKey]string         // the other way, as they are now
 	moves      map[moveKey]int            // how often a user id was changed
 	identities map[pair]identity
 	stopped    map[pair]bool     // customers who want no marketing
@@ -335,6 +336,7 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 		windows:    make(map[pair]time.Time),
 		buckets:    make(map[any]*bucket),
 		userIDs:    make(map[string]string),
+		currentIDs: make(map[moveKey]string),
 		moves:      make(map[moveKey]int),
 		identities: make(map[pair]identity),
 		stopped:    make(map[pair]bool),
@@ -445,7 +447,6 @@ func (s *Simulator) start(m *message) {
 		// Asked again now: the customer may have left WhatsApp since the answer.
 		m.handset = s.phones.Handset(m.To)
 		switch {
-		case m.failure != nil && m.failAfter != "":
 		case m.failure != nil:
 		case !m.handset.OnWhatsApp:
 			m.failure = errUndeliverable
@@ -593,11 +594,12 @@ func (s *Simulator) take(key any, burst int, interval time.Duration) bool {
 func (s *Simulator) userID(n *Number, handset Handset) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	move := s.moves[moveKey{n.WABAID, handset.E164}]
-	id := userIDOf(n.WABAID, handset.E164, move)
-	s.userIDs[id] = handset.E164
-	if move > 0 {
-		delete(s.userIDs, userIDOf(n.WABAID, handset.E164, move-1))
+	key := moveKey{n.WABAID, handset.E164}
+	id, known := s.currentIDs[key]
+	if !known {
+		id = userIDOf(n.WABAID, handset.E164, s.moves[key])
+		s.currentIDs[key] = id
+		s.userIDs[id] = handset.E164
 	}
 	return id
 }

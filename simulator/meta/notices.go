@@ -273,8 +273,11 @@ func (s *Simulator) systemMessage(n *Number, h Handset, notice *systemNotice, ke
 func (s *Simulator) ChangeUserID(n *Number, customerE164 string) string {
 	h := s.phones.Handset(customerE164)
 	previous := s.userID(n, h)
+	key := moveKey{n.WABAID, h.E164}
 	s.mu.Lock()
-	s.moves[moveKey{n.WABAID, h.E164}]++
+	s.moves[key]++
+	delete(s.userIDs, previous)
+	delete(s.currentIDs, key)
 	s.mu.Unlock()
 	current := s.userID(n, h)
 	notice := &systemNotice{
