@@ -54,7 +54,6 @@ func (w *World) control() {
 	w.mux.HandleFunc("POST /meta/verify", w.verifyMeta)
 	w.mux.HandleFunc("POST /meta/webhooks/{pnid}", w.injectMeta)
 	w.mux.HandleFunc("POST /clickatell/webhooks/{integration}", w.injectClickatell)
-	w.mux.HandleFunc("POST /clickatell/integrations/{integration}", w.changeClickatell)
 }
 
 // problem is an RFC 9457 problem document.
@@ -328,36 +327,11 @@ func (w *World) injectClickatell(rw http.ResponseWriter, r *http.Request) {
 	}
 	status, err := w.Clickatell.Inject(r.Context(), r.PathValue("integration"), to == "status", body)
 	switch {
-	case errors.Is(err, clickatell.ErrNoSuchIntegration):
+	case errors.Is(err, clickatell.ErrNoSuchCallback):
 		problem{Status: http.StatusNotFound, Detail: "no integration with such a callback address has this id"}.write(rw)
 	case errors.Is(err, clickatell.ErrNotJSON):
 		writeProblem(rw, wrong("body", "is not JSON"))
 	default:
 		writeJSON(rw, http.StatusOK, map[string]int{"status": status})
-	}
-}
-
-// changeClickatell changes what an integration can run into.
-func (w *World) changeClickatell(rw http.ResponseWriter, r *http.Request) {
-	var in struct {
-		Balance   *float64 `json:"balance"`
-		Callbacks *string  `json:"callbacks"`
-		Charset   *string  `json:"charset"`
-		Refuse    *int     `json:"refuse"`
-		Times     int      `json:"times"`
-	}
-	if err := readBody(rw, r, &in); err != nil {
-		writeProblem(rw, err)
-		return
-	}
-	err := w.Clickatell.Change(r.PathValue("integration"), clickatell.Change(in))
-	var change *clickatell.ChangeError
-	switch {
-	case errors.Is(err, clickatell.ErrNoSuchIntegration):
-		problem{Status: http.StatusNotFound, Detail: "no integration has this id"}.write(rw)
-	case errors.As(err, &change):
-		writeProblem(rw, wrong(change.Field, "%s", change.Reason))
-	default:
-		rw.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -105,6 +105,9 @@ type Said struct {
 	MessageID string  // the message that carried the button
 }
 
+// ErrNoSuchNumber is returned by Say for a number that no integration has.
+var ErrNoSuchNumber = errors.New("clickatell: no such number on this channel")
+
 // Say takes a customer's message: the WhatsApp window opens, STOP and START take
 // effect where the integration handles them, and the callback goes out behind the
 // customer's earlier ones.
@@ -298,18 +301,21 @@ func (s *Simulator) post(ctx context.Context, a *account, address string, body [
 	return res.StatusCode
 }
 
+// ErrNoSuchCallback is returned by Inject for an integration that does not exist,
+// or has no address for this kind of callback.
+var ErrNoSuchCallback = errors.New("clickatell: no such integration, or no such address")
+
 // ErrNotJSON is returned by Inject for a body that is not JSON.
 var ErrNotJSON = errors.New("clickatell: the callback's body is not JSON")
 
 // Inject posts a body of the caller's making to an integration's address for
 // replies or, with toStatus, for statuses, as Clickatell would, once: media,
 // locations, batches, unknown events, spoilt elements. It returns the HTTP status
-// it was answered with, 0 for no answer, or ErrNoSuchIntegration when there is no
-// such address.
+// it was answered with, 0 for no answer.
 func (s *Simulator) Inject(ctx context.Context, integrationID string, toStatus bool, body []byte) (status int, err error) {
 	a := s.account(integrationID)
 	if a == nil {
-		return 0, ErrNoSuchIntegration
+		return 0, ErrNoSuchCallback
 	}
 	address := a.InboundURL
 	if toStatus {
@@ -317,7 +323,7 @@ func (s *Simulator) Inject(ctx context.Context, integrationID string, toStatus b
 	}
 	switch {
 	case address == "":
-		return 0, ErrNoSuchIntegration
+		return 0, ErrNoSuchCallback
 	case !json.Valid(body):
 		return 0, ErrNotJSON
 	}

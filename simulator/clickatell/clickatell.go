@@ -6,7 +6,10 @@
 // silent, the comments say what was chosen.
 //
 // The calls live under /clickatell/, so a client's base address is this server's
-// with /clickatell behind it.
+// with /clickatell behind it. Beside them lies one control call, which changes
+// what a running integration can run into; it is described at Change:
+//
+//	POST /clickatell/integrations/{id}   {["balance","callbacks","charset","refuse","times"]}
 package clickatell
 
 import (
@@ -374,72 +377,6 @@ func (a *account) number(channel, businessE164 string) *Number {
 		return nil
 	}
 	return &a.Numbers[i]
-}
-
-// Change is what can be changed of a running integration; a nil member stays as
-// it is.
-type Change struct {
-	Balance   *float64 // without any, sends are refused with 20
-	Callbacks *string
-	Charset   *string
-	// Refuse makes the integration refuse sends with a code of the documented
-	// table, such as 18, 19 or 43; 0 ends it. Times says how many calls, 0 every
-	// one.
-	Refuse *int
-	Times  int
-}
-
-// ErrNoSuchIntegration is returned for an integration that is not configured.
-var ErrNoSuchIntegration = errors.New("clickatell: no such integration")
-
-// ErrNoSuchNumber is returned by Say for a number that no integration has.
-var ErrNoSuchNumber = errors.New("clickatell: no such number on this channel")
-
-// ChangeError says which member of a Change is wrong.
-type ChangeError struct {
-	Field  string // as the control API spells it
-	Reason string
-}
-
-func (e *ChangeError) Error() string { return e.Field + " " + e.Reason }
-
-// Change changes a running integration whole, or returns a *ChangeError or
-// ErrNoSuchIntegration.
-func (s *Simulator) Change(integrationID string, c Change) error {
-	a := s.account(integrationID)
-	if a == nil {
-		return ErrNoSuchIntegration
-	}
-	switch {
-	case c.Balance != nil && *c.Balance < 0:
-		return &ChangeError{"balance", "must not be negative"}
-	case c.Callbacks != nil && *c.Callbacks != OneAPI && *c.Callbacks != Legacy:
-		return &ChangeError{"callbacks", "must be one_api or legacy"}
-	case c.Charset != nil && (*c.Charset == "" || !slices.Contains(charsets, *c.Charset)):
-		return &ChangeError{"charset", "must be UTF-8, UTF-16BE or ISO-8859-1"}
-	case c.Refuse != nil && *c.Refuse != 0 && refusals[*c.Refuse].text == "":
-		return &ChangeError{"refuse", "must be a code of the errors table"}
-	case c.Times < 0:
-		return &ChangeError{"times", "must not be negative"}
-	case c.Times > 0 && c.Refuse == nil:
-		return &ChangeError{"times", "comes with refuse only"}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	set(&a.balance, c.Balance)
-	set(&a.callbacks, c.Callbacks)
-	set(&a.charset, c.Charset)
-	set(&a.refusal, c.Refuse)
-	if c.Refuse != nil {
-		a.refusals = c.Times
-	}
-	return nil
-}
-
-func set[T any](to, from *T) {
-	if from != nil {
-		*to = *from
-	}
 }
 
 // mostMessages is how many messages can be asked about; a simulator that runs for

@@ -974,11 +974,11 @@ func TestChanges(t *testing.T) {
 	for field, bad := range map[string]Change{
 		"balance": {Balance: &low}, "callbacks": {Callbacks: &word}, "charset": {Charset: &word}, "refuse": {Refuse: number(5)}, "times": {Times: 1},
 	} {
-		if err, ok := w.Change("int1", bad).(*ChangeError); !ok || err.Field != field {
+		if err, ok := w.Change("int1", bad).(*faults.InputError); !ok || err.Status != 400 || err.Field != field {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}
-	if err := w.Change("int9", Change{}); err != ErrNoSuchIntegration {
+	if err, ok := w.Change("int9", Change{}).(*faults.InputError); !ok || err.Status != 404 {
 		t.Errorf("unknown integration: got %v", err)
 	}
 }
@@ -1008,7 +1008,7 @@ func TestInject(t *testing.T) {
 		t.Errorf("no JSON: got %v", err)
 	}
 	for _, id := range []string{"int2", "int9"} {
-		if _, err := w.Inject(t.Context(), id, false, []byte(media)); err != ErrNoSuchIntegration {
+		if _, err := w.Inject(t.Context(), id, false, []byte(media)); err != ErrNoSuchCallback {
 			t.Errorf("%s: got %v", id, err)
 		}
 	}

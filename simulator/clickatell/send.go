@@ -31,6 +31,7 @@ func (s *Simulator) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /clickatell/v1/balance", s.logged(CallBalance, refuseCall, s.fetchBalance))
 	mux.HandleFunc("POST /clickatell/messages", s.logged(CallLegacyMessages, refuseLegacy, s.sendLegacy))
 	mux.HandleFunc("GET /clickatell/messages/http/send", s.logged(CallLegacyMessages, refuseLegacy, s.sendByQuery))
+	s.registerControl(mux)
 	for path, code := range map[string]int{
 		"/clickatell/":                   codeNoResource,
 		"/clickatell/v1/message":         codeNoMethod,
