@@ -58,7 +58,7 @@ var notices = map[string]func(v said, at time.Time) *conversations.Notice{
 // notice reports one change about the account.
 func (b *batch) notice(sender, field, waba, at string, raw json.RawMessage, value said, read func(said, time.Time) *conversations.Notice) {
 	in := conversations.Inbound{
-		Kind: conversations.InboundAccount, SenderID: sender, MediaType: field, Text: providers.Word(value.at("event")),
+		Kind: conversations.InboundAccount, SenderID: sender, MediaType: field, Text: word(value.at("event")),
 		ProviderID: providers.Digest(field, waba, at, string(raw)), At: b.time(providers.Loose(at)),
 	}
 	if number, ok := providers.Phone(value.at("display_phone_number")); ok && b.p.number != "" && number.Value != b.p.number {
@@ -124,6 +124,9 @@ func templateStatus(v said, at time.Time) *conversations.Notice {
 	title := word(v.at("other_info", "title"))
 	if n.Detail = title; title == "" {
 		n.Detail = word(v.first([]string{"reason"}, []string{"rejection_info", "reason"}))
+	}
+	if n.Detail == "none" { // the reason of every pause
+		n.Detail = ""
 	}
 	switch standing, known := templateStandings[n.Word]; {
 	case known && n.Word == "paused" && title == "unpause": // how an end of a pause may be told
