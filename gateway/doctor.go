@@ -63,7 +63,7 @@ func doctorCommand(flags *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), senderExams(cfg, calling(outwardClient()))) {
+		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), senderExams(cfg, calling(outwardClient()), nil)) {
 			return nil
 		}
 		return errReported

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"paythread/conversations"
 	"paythread/gateway/providers"
 )
 
@@ -45,13 +46,20 @@ func calling(client *http.Client) adapterMaker {
 	}
 }
 
+// senderStates tells what all processes know of a sender, and changes nothing.
+type senderStates interface {
+	SenderState(ctx context.Context, senderID string) (conversations.SenderState, error)
+}
+
 // senderExams lists the senders of all merchants with what is looked at.
-func senderExams(cfg *Config, adapter adapterMaker) []senderExam {
+// states may be nil: then what is known in Redis is not looked at.
+func senderExams(cfg *Config, adapter adapterMaker, states senderStates) []senderExam {
 	var exams []senderExam
 	for _, m := range cfg.Merchants {
 		for _, s := range m.Senders {
 			exams = append(exams, senderExam{s, []func(context.Context) []namedFinding{
 				func(context.Context) []namedFinding { return []namedFinding{lookAtAddress(s)} },
+				func(ctx context.Context) []namedFinding { return lookAtState(ctx, s, states, time.Now()) },
 				func(ctx context.Context) []namedFinding { return askProvider(ctx, s, adapter, examLeave) },
 			}})
 		}
@@ -147,6 +155,60 @@ func askProvider(ctx context.Context, s *SenderConfig, adapter adapterMaker, aft
 	case <-gone.C:
 		return []namedFinding{{"provider", finding{statusFail, "does not answer", "see that " + s.Settings["base_url"] + " can be reached from here"}}}
 	}
+}
+
+// lookAtState tells what Redis knows of a sender: what its provider has said
+// lately that is no good news, and whether its messages are held back.
+func lookAtState(ctx context.Context, s *SenderConfig, states senderStates, now time.Time) []namedFinding {
+	if states == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	state, err := states.SenderState(ctx, s.ID)
+	if err != nil {
+		return []namedFinding{{"messages", finding{statusWarn, "not known, because Redis does not answer", ""}}}
+	}
+	messages := finding{statusOK, "not held back", ""}
+	if h := state.Hold; h != nil {
+		messages = finding{statusWarn, holdText(*h), "nothing, if it ends by itself; if it comes back, see what the provider says below"}
+		if h.Fail {
+			messages.status = statusFail
+		}
+	}
+	found := []namedFinding{{"messages", messages}}
+	for _, n := range state.Notices {
+		if f, bad := judgedNotice(n, s, now); bad {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// judgedNotice tells of a notice that is no good news. One about a template
+// that the sender does not use is for the record.
+func judgedNotice(n conversations.Notice, s *SenderConfig, now time.Time) (namedFinding, bool) {
+	name, status := "told of "+string(n.Subject), statusWarn
+	switch {
+	case n.Standing == conversations.StandingUsable || ended(n, now):
+		return namedFinding{}, false
+	case !concerns(n, s):
+		return namedFinding{name, finding{statusOK, "not used here: " + noticeText(n), ""}}, true
+	case n.Standing == conversations.StandingUnusable:
+		status = statusFail
+	}
+	return namedFinding{name, finding{status, noticeText(n) + " Told " + moment(n.At) + ".", noticeMends[n.Subject]}}, true
+}
+
+// noticeMends say what to do about each kind of notice.
+var noticeMends = map[conversations.NoticeSubject]string{
+	conversations.NoticeTemplate: "look at the template in the provider's console; this goes away when the provider tells that it is approved",
+	conversations.NoticeQuality:  "see that customers expect these messages: a template that they block or report is paused",
+	conversations.NoticeCategory: "ask the provider for a review in its console, or submit the template again with our wording",
+	conversations.NoticeNumber:   "look at the number in the provider's console",
+	conversations.NoticeLimit:    "look at the number in the provider's console",
+	conversations.NoticeAccount:  "look at the account in the provider's console; it says what to do, and how to object",
+	conversations.NoticeOther:    "look at the account in the provider's console",
 }
 
 // judged puts an adapter's findings into the doctor's words.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"paythread/conversations"
 	"paythread/gateway/providers"
 )
 
@@ -125,7 +126,7 @@ func TestDoctorPrintsSenders(t *testing.T) {
 		}}, nil
 	}
 	var out strings.Builder
-	if examine(t.Context(), &out, []doctorCheck{{"a", func(context.Context) finding { return finding{statusOK, "fine", ""} }}}, senderExams(cfg, adapter)) {
+	if examine(t.Context(), &out, []doctorCheck{{"a", func(context.Context) finding { return finding{statusOK, "fine", ""} }}}, senderExams(cfg, adapter, nil)) {
 		t.Error("a provider's failure does not fail the examination")
 	}
 	want := `ok    a  fine
@@ -184,5 +185,65 @@ func TestDoctorLooksAtTheAddress(t *testing.T) {
 		if f.status == statusFail && f.mend == "" {
 			t.Errorf("%s: it is not said how to mend it", tt.public)
 		}
+	}
+}
+
+// knows is what Redis knows of every sender, or why it does not say.
+type knows struct {
+	state conversations.SenderState
+	err   error
+}
+
+func (k knows) SenderState(context.Context, string) (conversations.SenderState, error) {
+	return k.state, k.err
+}
+
+func TestDoctorTellsWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	past, later := now.Add(-time.Hour), now.Add(time.Hour)
+	notice := func(subject conversations.NoticeSubject, standing conversations.Standing, name, word string, until *time.Time) conversations.Notice {
+		return conversations.Notice{Subject: subject, Standing: standing, Name: name, Language: "en", Word: word, At: past, Until: until}
+	}
+	state := conversations.SenderState{
+		Hold: &conversations.Hold{Reason: conversations.FailureAuth, Until: later, Fail: true},
+		Notices: []conversations.Notice{
+			notice(conversations.NoticeTemplate, conversations.StandingUnusable, "payment_request", "paused", &later),
+			notice(conversations.NoticeTemplate, conversations.StandingUnusable, "payment_receipt", "paused", &past),
+			notice(conversations.NoticeTemplate, conversations.StandingUnusable, "summer_sale", "rejected", nil),
+			notice(conversations.NoticeTemplate, conversations.StandingUsable, "payment_request", "approved", nil),
+			notice(conversations.NoticeQuality, conversations.StandingLimited, "payment_request", "yellow", nil),
+			notice(conversations.NoticeLimit, conversations.StandingUsable, "", "tier_2k", nil),
+		},
+	}
+	held := state
+	held.Notices, held.Hold = nil, &conversations.Hold{Reason: conversations.FailureRate, Until: later}
+	for name, tt := range map[string]struct {
+		states senderStates
+		want   string
+	}{
+		"not asked": {nil, ""},
+		"nothing":   {knows{}, "ok messages: not held back\n"},
+		"no answer": {knows{err: errors.New("gone")}, "warn messages: not known, because Redis does not answer\n"},
+		"waits":     {knows{state: held}, "warn messages: Messages wait until 2026-11-22 13:00 UTC. The provider asked us to send less.\n"},
+		"all that is bad": {knows{state: state}, `fail messages: Messages are not sent until 2026-11-22 13:00 UTC. The provider refused our credentials. Ask your administrator.
+fail told of template: The template payment_request (en) is paused because of bad feedback. Customers who have not written in the last 24 hours do not get what it says. Until 2026-11-22 13:00 UTC. Told 2026-11-22 11:00 UTC.
+ok told of template: not used here: The template summer_sale (en) was rejected. Customers who have not written in the last 24 hours do not get what it says.
+warn told of quality: The quality of the template payment_request (en) is yellow. Told 2026-11-22 11:00 UTC.
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got strings.Builder
+			for _, f := range lookAtState(t.Context(), aSender(t), tt.states, now) {
+				fmt.Fprintf(&got, "%s %s: %s\n", f.status, f.name, f.found)
+				if f.status == statusFail && f.mend == "" {
+					t.Errorf("%s does not say how to mend it", f.name)
+				}
+			}
+			if got.String() != tt.want {
+				t.Errorf("found\n%swant\n%s", got.String(), tt.want)
+			}
+		})
 	}
 }
