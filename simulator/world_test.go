@@ -307,9 +307,9 @@ func TestClickatellControl(t *testing.T) {
 	if !s.business.heard(media) {
 		t.Error("the business heard nothing")
 	}
-	s.must(t, "POST", "/clickatell/integrations/int1", `{"refuse":19,"times":1}`)
+	s.must(t, "PUT", "/faults", `[{"call":"clickatell.messages","do":"refuse","code":19,"times":1}]`)
 	if status, body, _ := s.call(t, "POST", oneAPIMessages, oneAPISMS); status != 503 || !strings.Contains(body, `"code":19`) {
-		t.Errorf("switched: got %d %s, want 503 with code 19", status, body)
+		t.Errorf("refused: got %d %s, want 503 with code 19", status, body)
 	}
 	s.must(t, "POST", "/clickatell/integrations/int1", `{"balance":0}`)
 	if status, body, _ := s.call(t, "POST", oneAPIMessages, oneAPISMS); status != 402 || !strings.Contains(body, `"code":20`) {
@@ -328,8 +328,8 @@ func TestClickatellControl(t *testing.T) {
 		{"/clickatell/webhooks/int1", `{`, 400, `"field":"body"`},
 		{"/clickatell/webhooks/int1?to=nobody", `{}`, 400, `"field":"to"`},
 		{"/clickatell/webhooks/int9", `{}`, 404, ""},
-		{"/clickatell/integrations/int1", `{"refuse":5}`, 400, `"field":"refuse"`},
-		{"/clickatell/integrations/int1", `{"refuse":"19"}`, 400, `"field":"refuse"`},
+		{"/clickatell/integrations/int1", `{"charset":"UTF-7"}`, 400, `"field":"charset"`},
+		{"/clickatell/integrations/int1", `{"balance":"0"}`, 400, `"field":"balance"`},
 		{"/clickatell/integrations/int1", `{"apiKey":"x"}`, 400, `"field":"apiKey"`},
 		{"/clickatell/integrations/int9", `{}`, 404, ""},
 	} {

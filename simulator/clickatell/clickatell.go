@@ -7,9 +7,12 @@
 //
 // The calls live under /clickatell/, so a client's base address is this server's
 // with /clickatell behind it. Beside them lies one control call, which changes
-// what a running integration can run into; it is described at Change:
+// a running integration as its owner could, or as its use would:
 //
-//	POST /clickatell/integrations/{id}   {["balance","callbacks","charset","refuse","times"]}
+//	POST /clickatell/integrations/{id}   {["balance","callbacks","charset"]}
+//
+// Rules of package faults refuse sends with a code of the errors table, such as
+// 18, 19 or 43, and let messages fail with one of the status table.
 package clickatell
 
 import (
@@ -204,8 +207,6 @@ type account struct {
 	balance   float64
 	callbacks string
 	charset   string
-	refusal   int // code of every send's refusal; 0 for none
-	refusals  int // how many sends it still meets; 0 for every one
 	second    int64
 	sent      int // messages in that second
 }
@@ -221,6 +222,7 @@ type message struct {
 	clientID  string
 	requestID string // of the legacy callbacks
 	failure   status // decided when it was accepted
+	failAfter string // the status before it, sent or delivered; empty for none
 
 	status    status
 	updatedAt time.Time
@@ -416,6 +418,8 @@ func (s *Simulator) start(m *message) {
 		}
 		handset := s.phones.Handset(m.To)
 		switch {
+		case m.failAfter == "sent":
+			s.report(m, m.failure)
 		case m.Channel == SMS && handset.BlockedSMS:
 			s.report(m, statusUndelivered)
 		case m.Channel == SMS && !handset.Reachable:
@@ -437,7 +441,7 @@ func (s *Simulator) start(m *message) {
 func (s *Simulator) failureAtOnce(m *message) status {
 	handset := s.phones.Handset(m.To)
 	switch {
-	case m.failure.code != 0:
+	case m.failure.code != 0 && m.failAfter == "":
 		return m.failure
 	case s.isOptedOut(m.pair()):
 		return statusStopped // the word came after the send
@@ -474,6 +478,9 @@ func (s *Simulator) arrive(m *message) {
 	s.mu.Unlock()
 	s.phones.Deliver(m.Delivery)
 	s.report(m, statusDelivered)
+	if m.failure.code != 0 {
+		s.report(m, m.failure) // failures can come late
+	}
 }
 
 // Read reports as read those of the messages that were delivered on WhatsApp and

@@ -925,61 +925,143 @@ func TestStatusBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-func TestChanges(t *testing.T) {
+// rules puts fault rules in force.
+func (w *world) rules(t *testing.T, rules ...faults.Rule) {
+	t.Helper()
+	if err := w.set.Replace(rules); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused sends one message that has to be refused with this status and code.
+func (w *world) refused(t *testing.T, status, code int) {
+	t.Helper()
+	got, body := w.call(t, "POST", "/v1/message", key, `{"messages":[`+plainSMS+`]}`)
+	if got != status || !strings.Contains(body, `"error":{"code":`+strconv.Itoa(code)+`,"description":"`) {
+		t.Errorf("got %d %s, want %d with code %d", got, body, status, code)
+	}
+}
+
+// TestEveryCode: a rule can refuse a send with any row of the errors table, at the
+// level where Clickatell refuses it, and with its HTTP status.
+func TestEveryCode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for code, row := range refusals {
+		w.rules(t, faults.Rule{Call: CallMessages, Do: faults.Refuse, Code: &code, Times: 1, Headers: map[string]string{"X-Test": "yes"}})
+		w.refused(t, row.status, code)
+		w.rules(t, faults.Rule{Call: CallMessages, Do: faults.Refuse, Code: &code})
+		status, got := w.send(t, plainSMS+","+plainSMS)
+		if want := map[bool]int{true: 207, false: row.status}[row.each]; status != want || (got.Error == nil) != row.each || (len(got.Messages) == 2) != row.each {
+			t.Errorf("%d in a batch: got %d %+v, want %d", code, status, got, want)
+		}
+	}
+	unknown := 77
+	w.rules(t, faults.Rule{Call: "clickatell.*", Do: faults.Refuse, Code: &unknown, Status: 418})
+	w.refused(t, 418, 77)
+	for _, path := range []string{"/v1/balance", "/v1/message/x"} {
+		if status, body := w.call(t, "GET", path, key, ""); status != 418 || !strings.Contains(body, `"code":77`) {
+			t.Errorf("%s: got %d %s", path, status, body)
+		}
+	}
+	for _, code := range []int{codeOptedOut, 19} {
+		w.rules(t, faults.Rule{Call: CallLegacyMessages, Do: faults.Refuse, Code: &code})
+		status, body := w.call(t, "POST", "/messages", key, `{"to":["16505551234"],"content":"x"}`)
+		if want := map[int]int{codeOptedOut: 202, 19: 503}[code]; status != want || !strings.Contains(body, `"error":"`+refusals[code].text+`"`) {
+			t.Errorf("legacy send with %d: got %d %s, want %d", code, status, body, want)
+		}
+	}
+	if got := w.phones.got(); len(got) != 0 {
+		t.Errorf("phone: got %+v", got)
+	}
+}
+
+func TestEveryStatus(t *testing.T) {
+	t.Parallel()
+	for _, st := range append(failures, status{code: 999, name: "STATUS_999"}) {
+		t.Run(st.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.rules(t, faults.Rule{Call: CallMessages, Do: faults.Fail, Code: &st.code})
+			w.must(t, plainSMS)
+			w.awaitStatuses(t, strconv.Itoa(st.code)+" "+st.name)
+		})
+	}
+	code := 23
+	for after, want := range map[string][]string{
+		"sent":      {"4 SENT_TO_SUPPLIER", "23 DELIVERY_FAILURE"},
+		"delivered": {"4 SENT_TO_SUPPLIER", "5 DEVICE_ACK", "23 DELIVERY_FAILURE"},
+	} {
+		w := newWorld(t, nil)
+		w.rules(t, faults.Rule{Call: CallMessages, Do: faults.Fail, Code: &code, After: after})
+		w.must(t, plainSMS)
+		w.awaitStatuses(t, want...)
+		if got := len(w.phones.got()); got != len(want)-2 {
+			t.Errorf("after %s: %d messages on the phone", after, got)
+		}
+	}
+}
+
+func TestLegacyFailures(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Integrations[0].Callbacks = Legacy })
+	want := []int{10, 6, 12, 9, 14, 7}
+	for i, code := range []int{20, 21, 25, 100, 28, 22} {
+		w.rules(t, faults.Rule{Call: CallMessages, Do: faults.Fail, Code: &code})
+		w.must(t, plainSMS)
+		await(t, "the status", func() bool { return len(w.hook.all(stPath)) == i+1 })
+		var got legacyUpdate
+		if err := json.Unmarshal([]byte(w.hook.all(stPath)[i]), &got); err != nil || got.StatusCode != want[i] || got.Status == "" || got.StatusDescription == "" {
+			t.Errorf("%d: got %+v, %v, want %d", code, got, err, want[i])
+		}
+	}
+}
+
+func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Integrations[0].PerSecond = 2 })
-	number := func(n int) *int { return &n }
-	change := func(c Change) {
-		t.Helper()
-		if err := w.Change("int1", c); err != nil {
+	w.must(t, plainSMS)
+	w.must(t, plainSMS)
+	w.refused(t, 400, 43)
+	w.pass(time.Second)
+	if status, got := w.send(t, plainSMS+","+plainSMS); status != 202 {
+		t.Errorf("both at once: got %d %+v", status, got)
+	}
+	w.refused(t, 400, 43)
+}
+
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for _, balance := range []float64{0, 0.5} {
+		if err := w.Change("int1", Change{Balance: &balance}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	refused := func(status, code int) {
-		t.Helper()
-		if got, body := w.call(t, "POST", "/v1/message", key, `{"messages":[`+plainSMS+`]}`); got != status || !strings.Contains(body, `{"code":`+strconv.Itoa(code)+`,`) {
-			t.Errorf("got %d %s, want %d with code %d", got, body, status, code)
+		if balance == 0 {
+			w.refused(t, 402, 20)
+		} else {
+			w.must(t, plainSMS)
+		}
+		want := `{"balance":` + strconv.FormatFloat(balance, 'f', -1, 64) + `,"currency":"ZAR"}`
+		if _, body := w.call(t, "GET", "/v1/balance", key, ""); body != want {
+			t.Errorf("balance: got %s, want %s", body, want)
 		}
 	}
-	for code, status := range map[int]int{1: 401, 2: 400, 7: 401, 18: 500, 19: 503, 28: 400, 38: 400, 43: 400, 110: 400} {
-		change(Change{Refuse: number(code), Times: 1})
-		refused(status, code)
-	}
-	w.must(t, plainSMS)
-	change(Change{Refuse: number(19)})
-	refused(503, 19)
-	refused(503, 19)
-	if status, body := w.call(t, "POST", "/messages", key, `{"to":["16505551234"],"content":"x"}`); status != 503 {
-		t.Errorf("legacy send: got %d %s, want 503", status, body)
-	}
-	change(Change{Refuse: number(0)})
-	w.must(t, plainSMS)
-
-	refused(400, 43) // two in this second
-	w.pass(time.Second)
-	w.must(t, plainSMS)
-
-	balance := 0.0
-	change(Change{Balance: &balance})
-	refused(402, 20)
-	if _, body := w.call(t, "GET", "/v1/balance", key, ""); body != `{"balance":0,"currency":"ZAR"}` {
-		t.Errorf("balance: got %s", body)
-	}
-	w.pass(time.Second)
-	balance = 0.5
-	change(Change{Balance: &balance})
-	w.must(t, plainSMS)
-
 	word, low := "morse", -1.0
-	for field, bad := range map[string]Change{
-		"balance": {Balance: &low}, "callbacks": {Callbacks: &word}, "charset": {Charset: &word}, "refuse": {Refuse: number(5)}, "times": {Times: 1},
-	} {
+	for field, bad := range map[string]Change{"balance": {Balance: &low}, "callbacks": {Callbacks: &word}, "charset": {Charset: &word}} {
 		if err, ok := w.Change("int1", bad).(*faults.InputError); !ok || err.Status != 400 || err.Field != field {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}
 	if err, ok := w.Change("int9", Change{}).(*faults.InputError); !ok || err.Status != 404 {
 		t.Errorf("unknown integration: got %v", err)
+	}
+	status, body := w.call(t, "POST", "/integrations/int1", "", `{"callbacks":"legacy"}`)
+	w.Simulator.mu.Lock()
+	callbacks := w.account("int1").callbacks
+	w.Simulator.mu.Unlock()
+	if status != 204 || callbacks != Legacy {
+		t.Errorf("over HTTP: got %d %s, callbacks are %s", status, body, callbacks)
 	}
 }
 

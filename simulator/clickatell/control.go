@@ -13,11 +13,6 @@ type Change struct {
 	Balance   *float64 `json:"balance"` // without any, sends are refused with 20
 	Callbacks *string  `json:"callbacks"`
 	Charset   *string  `json:"charset"`
-	// Refuse makes the integration refuse sends with a code of the documented
-	// table, such as 18, 19 or 43; 0 ends it. Times says how many calls, 0 every
-	// one.
-	Refuse *int `json:"refuse"`
-	Times  int  `json:"times"`
 }
 
 // registerControl puts the control calls on mux; see the package's comment.
@@ -40,22 +35,12 @@ func (s *Simulator) Change(integrationID string, c Change) error {
 		return faults.Wrong("callbacks", "must be one_api or legacy")
 	case c.Charset != nil && (*c.Charset == "" || !slices.Contains(charsets, *c.Charset)):
 		return faults.Wrong("charset", "must be UTF-8, UTF-16BE or ISO-8859-1")
-	case c.Refuse != nil && *c.Refuse != 0 && refusals[*c.Refuse].text == "":
-		return faults.Wrong("refuse", "must be a code of the errors table")
-	case c.Times < 0:
-		return faults.Wrong("times", "must not be negative")
-	case c.Times > 0 && c.Refuse == nil:
-		return faults.Wrong("times", "comes with refuse only")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set(&a.balance, c.Balance)
 	set(&a.callbacks, c.Callbacks)
 	set(&a.charset, c.Charset)
-	set(&a.refusal, c.Refuse)
-	if c.Refuse != nil {
-		a.refusals = c.Times
-	}
 	return nil
 }
 

@@ -215,9 +215,6 @@ func (s *Simulator) sendMessages(w http.ResponseWriter, r *http.Request, ref *st
 	if refused != nil {
 		return refused
 	}
-	if refused := s.switched(a); refused != nil {
-		return refused
-	}
 	body, refused := readObject(w, r)
 	if refused != nil {
 		return refused
@@ -245,7 +242,7 @@ func (s *Simulator) sendMessages(w http.ResponseWriter, r *http.Request, ref *st
 		return refused
 	}
 	sent, refusals := s.newMessages(a, wishes)
-	return s.dispatch(w, r, CallMessages, sent, func() {
+	return s.dispatch(w, r, CallMessages, sent, refusals, func() {
 		status := http.StatusAccepted
 		var outcomes []any
 		for i, in := range wishes {
@@ -279,13 +276,25 @@ func references(wishes []wish) string {
 }
 
 // dispatch lets the messages of one call take effect, and answers, as far as its
-// fault allows. Elements of sent that were refused are nil.
-func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request, call string, sent []*message, write func()) *refusal {
-	fault := s.set.Take(call)
-	if fault.Before(w, r) {
+// fault allows. Where one message was refused, its element of sent is nil.
+func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request, call string, sent []*message, refusals []*refusal, write func()) *refusal {
+	fault, refused := s.fault(w, call)
+	switch {
+	case refused != nil && !refused.each:
+		return refused
+	case refused != nil:
+		for i := range sent {
+			sent[i], refusals[i] = nil, refused
+		}
+	case fault.Before(w, r):
 		return nil
 	}
 	accepted := slices.DeleteFunc(slices.Clone(sent), func(m *message) bool { return m == nil })
+	for _, m := range accepted {
+		if f, ok := fault.Failure(); ok {
+			m.failure, m.failAfter = failureOf(f.Code), f.After
+		}
+	}
 	s.store(accepted)
 	for _, m := range accepted {
 		s.start(m)
@@ -295,22 +304,6 @@ func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request, call string
 	}
 	write()
 	return nil
-}
-
-// switched is the refusal that Change asked for.
-func (s *Simulator) switched(a *account) *refusal {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a.refusal == 0 {
-		return nil
-	}
-	refused := refuse(a.refusal)
-	if a.refusals > 0 {
-		if a.refusals--; a.refusals == 0 {
-			a.refusal = 0
-		}
-	}
-	return refused
 }
 
 // limit counts n messages, and refuses the call that goes over the limit of this
@@ -478,9 +471,9 @@ func (s *Simulator) fetchMessage(w http.ResponseWriter, r *http.Request, _ *stri
 	if refused != nil {
 		return refused
 	}
-	fault := s.set.Take(CallFetch)
-	if fault.Before(w, r) || fault.After(w, r) {
-		return nil
+	fault, refused := s.fault(w, CallFetch)
+	if refused != nil || fault.Before(w, r) || fault.After(w, r) {
+		return refused
 	}
 	type entry struct {
 		Status    string `json:"status"`
@@ -502,9 +495,9 @@ func (s *Simulator) fetchBalance(w http.ResponseWriter, r *http.Request, _ *stri
 	if refused != nil {
 		return refused
 	}
-	fault := s.set.Take(CallBalance)
-	if fault.Before(w, r) || fault.After(w, r) {
-		return nil
+	fault, refused := s.fault(w, CallBalance)
+	if refused != nil || fault.Before(w, r) || fault.After(w, r) {
+		return refused
 	}
 	s.mu.Lock()
 	balance := a.balance
@@ -554,9 +547,6 @@ func (s *Simulator) sendByQuery(w http.ResponseWriter, r *http.Request, ref *str
 }
 
 func (s *Simulator) sendToAll(w http.ResponseWriter, r *http.Request, ref *string, a *account, in wish, to []string) *refusal {
-	if refused := s.switched(a); refused != nil {
-		return refused
-	}
 	switch {
 	case len(to) == 0:
 		return refuse(codeBadParameter, "to")
@@ -567,7 +557,7 @@ func (s *Simulator) sendToAll(w http.ResponseWriter, r *http.Request, ref *strin
 	}
 	// A wrong sender is not an error to these APIs: 200, no messages, a sentence.
 	if refused := (&message{Delivery: Delivery{Channel: SMS}}).pickSender(a, in.from); refused != nil {
-		return &refusal{refused.code, http.StatusOK, "Two-Way integration error - " + refused.text}
+		return &refusal{code: refused.code, status: http.StatusOK, text: "Two-Way integration error - " + refused.text}
 	}
 	wishes := make([]wish, 0, len(to))
 	for _, number := range to {
@@ -580,7 +570,7 @@ func (s *Simulator) sendToAll(w http.ResponseWriter, r *http.Request, ref *strin
 		return refused
 	}
 	sent, refusals := s.newMessages(a, wishes)
-	return s.dispatch(w, r, CallLegacyMessages, sent, func() {
+	return s.dispatch(w, r, CallLegacyMessages, sent, refusals, func() {
 		var outcomes []any
 		for i, one := range wishes {
 			o := legacyOutcome{To: one.to}
