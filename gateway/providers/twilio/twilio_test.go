@@ -30,9 +30,11 @@ var hello = url.Values{
 	"MessageSid": {"SM00000000000000000000000000000002"}, "NumMedia": {"0"}, "NumSegments": {"1"}, "SmsStatus": {"received"}, "To": {"+15550783881"},
 }
 
-func harness() providertest.Harness {
+// harness is that of an SMS sender. Every request of the suite is held to
+// Twilio's description of its API.
+func harness(t testing.TB) providertest.Harness {
 	return providertest.Harness{
-		Registration: twilio.Registration,
+		Registration: described(t, conversations.SMS),
 		Values: map[string]string{
 			"account_sid": accountSID, "auth_token": "current-auth-token", "auth_token_previous": "previous-auth-token",
 			"api_key_sid": "SK00000000000000000000000000000003", "api_key_secret": "api-key-secret-for-tests",
@@ -87,13 +89,48 @@ func sign(key, signed string) string {
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-func TestProvider(t *testing.T) {
-	t.Parallel()
-	providertest.Run(t, harness())
+// whatsAppHarness is that of a WhatsApp sender. Its cases lie in
+// testdata/whatsapp, where the caller must stand.
+func whatsAppHarness(t testing.TB) providertest.Harness {
+	h := harness(t)
+	h.Registration = described(t, conversations.WhatsApp)
+	maps.Copy(h.Values, map[string]string{
+		"content_payment":   "en=HX00000000000000000000000000000001, de=HX00000000000000000000000000000002, pt_BR=HX00000000000000000000000000000003",
+		"content_receipt":   "HX00000000000000000000000000000004",
+		"content_cancelled": "de=HX00000000000000000000000000000006, en=HX00000000000000000000000000000005",
+	})
+	delete(h.Values, "messaging_service_sid") // a service would have other numbers as well
+	h.Siblings = map[string]string{"+15550783889": "sender_2"}
+	form := maps.Clone(hello)
+	maps.Copy(form, url.Values{"From": {"whatsapp:+16505551234"}, "To": {"whatsapp:+15550783881"}, "MessageType": {"text"}, "WaId": {"16505551234"}})
+	h.Webhook.Body = []byte(form.Encode())
+	h.Outbound.Channel = conversations.WhatsApp
+	h.Outbound.Text = "Acme Energy asks you to pay ZAR 149.00."
+	h.Outbound.Parameters = conversations.Parameters{
+		Merchant: "Acme Energy", Amount: "ZAR 149.00", Order: "1042", Locale: "en",
+		LinkCode: "7Qk2mZ", Link: "https://pay.acme.example/p/7Qk2mZ",
+	}
+	return h
 }
 
-func FuzzParse(f *testing.F)  { providertest.FuzzParse(f, harness()) }
-func FuzzVerify(f *testing.F) { providertest.FuzzVerify(f, harness()) }
+func TestProvider(t *testing.T) {
+	t.Parallel()
+	providertest.Run(t, harness(t))
+}
+
+// TestWhatsApp is not parallel: the suite reads its cases from the folder that
+// the test stands in.
+func TestWhatsApp(t *testing.T) {
+	t.Chdir("testdata/whatsapp")
+	providertest.Run(t, whatsAppHarness(t))
+}
+
+func FuzzParse(f *testing.F)  { providertest.FuzzParse(f, harness(f)) }
+func FuzzVerify(f *testing.F) { providertest.FuzzVerify(f, harness(f)) }
+func FuzzParseWhatsApp(f *testing.F) {
+	f.Chdir("testdata/whatsapp")
+	providertest.FuzzParse(f, whatsAppHarness(f))
+}
 
 func newProvider(t *testing.T, values map[string]string) *twilio.Provider {
 	t.Helper()
