@@ -284,7 +284,7 @@ func TestGeneratedSchema(t *testing.T) {
 	})
 
 	p.say("## Scripts")
-	for _, s := range []struct{ name, text string }{{"commit.lua", commitLua}, {"load.lua", loadLua}, {"move.lua", moveLua}, {"sender.lua", senderLua}} {
+	for _, s := range []struct{ name, text string }{{"commit.lua", commitLua}, {"load.lua", loadLua}, {"move.lua", moveLua}, {"sender.lua", senderLua}, {"revive.lua", reviveLua}} {
 		p.say("### " + s.name)
 		p.WriteString("```\n")
 		for line := range strings.Lines(s.text) {

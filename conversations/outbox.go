@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strconv"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,41 +34,85 @@ type Delivery struct {
 var ErrPoison = errors.New("the entry cannot be worked")
 
 // OutboxReader takes outbox entries of all partitions and gives them to a
-// Worker. Entries left by a worker that died are claimed after ClaimIdle.
+// Worker. Each sender's messages have a work lane of their own, and so has a
+// merchant's other work: who is slow holds up nobody else. Entries left by a
+// worker that died are claimed after ClaimIdle.
 type OutboxReader struct {
-	Store     *Store
-	Worker    Worker
-	Consumer  string        // a stable name of this process
-	Workers   int           // entries worked at once
-	ClaimIdle time.Duration // longer than the work between two renewals
-	Log       *slog.Logger
+	Store    *Store
+	Worker   Worker
+	Consumer string // a stable name of this process
+	// Workers bounds how many messages are worked at once, beyond the one that
+	// every lane may always have out.
+	Workers int
+	// LaneWorkers bounds how many entries of one lane are worked at once;
+	// default Workers.
+	LaneWorkers int
+	// LaneLength bounds how many entries wait in one lane; default 256. What
+	// does not fit goes back for PutOff at least, default two seconds: the
+	// longer, the more there is of it.
+	LaneLength int
+	PutOff     time.Duration
+	ClaimIdle  time.Duration // longer than the work between two renewals
+	Log        *slog.Logger
 	// MaxDeliveries is after how many deliveries without an outcome an entry
 	// is parked.
 	MaxDeliveries int64
 	Dead          func(OutboxEntry) // called for every parked entry, may be nil
+	Full          func(OutboxEntry) // called for every entry whose lane is full, may be nil
+
+	lanes workLanes
+	held  heldEntries
+	back  chan struct{} // one for each entry that is being put off
 }
 
-// Run reads until ctx ends, then waits for the work under way.
+const (
+	readAtOnce     = 64 // entries of one partition
+	putOffAtOnce   = 16
+	defaultLength  = 256
+	defaultPutOff  = 2 * time.Second
+	longestPutOff  = 30 * time.Second
+	renewedAtOnce  = 500
+	claimedAtOnce  = 100
+	giveBackWithin = 5 * time.Second
+)
+
+// Run reads until ctx ends, then waits for the work under way. It is called
+// once.
 func (o *OutboxReader) Run(ctx context.Context) error {
-	slots := make(chan struct{}, o.Workers)
-	var working, reading sync.WaitGroup
-	read := func(partitions []int) {
-		defer reading.Done()
-		o.read(ctx, partitions, slots, &working)
-	}
+	o.prepare()
+	var reading, renewing sync.WaitGroup
 	for _, group := range o.Store.slotGroups() {
-		reading.Add(1)
-		go read(group)
+		reading.Go(func() { o.read(ctx, group) })
 	}
-	reading.Add(1)
-	go func() {
-		defer reading.Done()
-		o.reclaim(ctx, slots, &working)
-	}()
+	reading.Go(func() { o.reclaim(ctx) })
+	// What was begun is finished, whatever ends the reader, and stays ours
+	// until then.
+	working, done := context.WithCancel(context.WithoutCancel(ctx))
+	renewing.Go(func() { o.renew(working) })
 	reading.Wait()
-	working.Wait()
+	o.giveBack(working, o.lanes.close())
+	o.lanes.running.Wait()
+	done()
+	renewing.Wait()
 	return nil
 }
+
+func (o *OutboxReader) prepare() {
+	if o.LaneLength == 0 {
+		o.LaneLength = defaultLength
+	}
+	if o.LaneWorkers == 0 {
+		o.LaneWorkers = o.Workers
+	}
+	if o.PutOff == 0 {
+		o.PutOff = defaultPutOff
+	}
+	o.back = make(chan struct{}, putOffAtOnce)
+	o.lanes.start(o.Workers, o.LaneWorkers, o.LaneLength, o.work)
+}
+
+// WorkLanes returns what waits and what is worked in this process.
+func (o *OutboxReader) WorkLanes() []WorkLane { return o.lanes.depths() }
 
 // slotGroups returns the partitions that one blocking read may name: all of
 // them, or in Cluster one at a time.
@@ -88,7 +132,7 @@ func (s *Store) slotGroups() [][]int {
 // blockFor bounds every blocking read: ending a context does not end one.
 const blockFor = time.Second
 
-func (o *OutboxReader) read(ctx context.Context, partitions []int, slots chan struct{}, working *sync.WaitGroup) {
+func (o *OutboxReader) read(ctx context.Context, partitions []int) {
 	s := o.Store
 	names := make([]string, 0, 2*len(partitions))
 	byName := map[string]int{}
@@ -101,7 +145,7 @@ func (o *OutboxReader) read(ctx context.Context, partitions []int, slots chan st
 	}
 	for ctx.Err() == nil {
 		streams, err := s.blocking.XReadGroup(ctx, &redis.XReadGroupArgs{
-			Group: outboxGroup, Consumer: o.Consumer, Streams: names, Count: int64(o.Workers), Block: blockFor,
+			Group: outboxGroup, Consumer: o.Consumer, Streams: names, Count: readAtOnce, Block: blockFor,
 		}).Result()
 		if err != nil {
 			if !errors.Is(err, redis.Nil) && ctx.Err() == nil {
@@ -111,13 +155,11 @@ func (o *OutboxReader) read(ctx context.Context, partitions []int, slots chan st
 			}
 			continue
 		}
-		var entries []taken
 		for _, stream := range streams {
 			for _, m := range stream.Messages {
-				entries = append(entries, taken{p: byName[stream.Stream], XMessage: m, times: 1})
+				o.offer(ctx, taken{XMessage: m, p: byName[stream.Stream], times: 1})
 			}
 		}
-		o.hand(ctx, entries, slots, working)
 	}
 }
 
@@ -127,6 +169,56 @@ type taken struct {
 	p       int
 	claimed bool
 	times   int64
+	text    string
+	entry   OutboxEntry
+}
+
+// offer puts an entry that was read into its lane. It waits for no lane: what
+// finds its lane full is put off, and reading goes on.
+func (o *OutboxReader) offer(ctx context.Context, t taken) {
+	if !o.held.add(t.p, t.ID) {
+		return // it is in a lane already: renewing its claim failed for a while
+	}
+	t.text, _ = t.Values["o"].(string)
+	if err := json.Unmarshal([]byte(t.text), &t.entry); err != nil || t.entry.ContactID == "" {
+		o.park(context.WithoutCancel(ctx), t, errors.Join(ErrPoison, err))
+		o.held.release(t.p, t.ID)
+		return
+	}
+	fits, overflow := o.lanes.put(t)
+	if fits {
+		return
+	}
+	if o.Full != nil {
+		o.Full(t.entry)
+	}
+	if t.entry.Kind != OutboxMessage {
+		// Nothing puts other work off: it stays pending, and whoever claims it
+		// after its idle time may have room.
+		o.held.release(t.p, t.ID)
+		return
+	}
+	select {
+	case o.back <- struct{}{}:
+	case <-ctx.Done():
+		o.held.release(t.p, t.ID)
+		return
+	}
+	o.lanes.running.Go(func() {
+		defer func() { o.held.release(t.p, t.ID); <-o.back }()
+		o.putOff(context.WithoutCancel(ctx), t, overflow)
+	})
+}
+
+// putOff sends a message back for a while; the more are sent back, the longer,
+// so that they do not come again and again.
+func (o *OutboxReader) putOff(ctx context.Context, t taken, overflow int) {
+	wait := o.PutOff + rand.N(o.PutOff*3/2+1)
+	wait = min(wait*time.Duration(1+overflow/o.LaneLength), longestPutOff+rand.N(o.PutOff))
+	_, err := o.Store.Apply(ctx, t.entry.ContactID, SendingPutOff{MessageID: t.entry.MessageID, EntryID: t.ID, For: wait}, Once{})
+	if err != nil {
+		o.Log.WarnContext(ctx, "an outbox entry was not put off and will be claimed again", "entry", t.ID, "error", err)
+	}
 }
 
 // regroup makes the consumer groups anew after a failover that lost them.
@@ -141,212 +233,96 @@ func (s *Store) regroup(ctx context.Context, partitions []int, err error) {
 	}
 }
 
-// hand gives entries to the worker as there is room, and returns when the last
-// has been begun. Meanwhile the claims of all are renewed: one that waits must
-// not be taken for a dead worker's.
-func (o *OutboxReader) hand(ctx context.Context, entries []taken, slots chan struct{}, working *sync.WaitGroup) {
-	stops := make([]func(), len(entries))
-	for i, e := range entries {
-		stops[i] = o.renew(context.WithoutCancel(ctx), e.p, e.ID)
-	}
-	for i, e := range entries {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			for _, stop := range stops[i:] {
-				stop() // they stay pending and are claimed again
-			}
-			return
-		}
-		working.Add(1)
-		go func() {
-			defer func() { <-slots; working.Done() }()
-			// What was begun is finished, whatever ends the reader.
-			o.work(context.WithoutCancel(ctx), e, stops[i])
-		}()
-	}
-}
-
-// work gives one entry to the worker and then ends its renewal.
-func (o *OutboxReader) work(ctx context.Context, m taken, stop func()) {
-	text, _ := m.Values["o"].(string)
-	var e OutboxEntry
-	if err := json.Unmarshal([]byte(text), &e); err != nil || e.ContactID == "" {
-		stop()
-		o.park(ctx, m.p, m.ID, text, e, errors.Join(ErrPoison, err))
-		return
-	}
-	err := o.Worker.Work(ctx, e, Delivery{EntryID: m.ID, Claimed: m.claimed, Times: m.times})
-	stop()
+// work gives one entry to the worker, and lets go of it.
+func (o *OutboxReader) work(t taken) {
+	ctx := context.Background() // what was begun is finished
+	defer o.held.release(t.p, t.ID)
+	err := o.Worker.Work(ctx, t.entry, Delivery{EntryID: t.ID, Claimed: t.claimed, Times: t.times})
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrPoison) || o.MaxDeliveries > 0 && m.times >= o.MaxDeliveries && CodeOf(err) != CodeUnavailable:
-		o.park(ctx, m.p, m.ID, text, e, err)
+	case errors.Is(err, ErrPoison) || o.MaxDeliveries > 0 && t.times >= o.MaxDeliveries && CodeOf(err) != CodeUnavailable:
+		o.park(ctx, t, err)
 	default:
-		o.Log.WarnContext(ctx, "an outbox entry was not worked and will be claimed again", "kind", e.Kind, "entry", m.ID, "error", err)
+		o.Log.WarnContext(ctx, "an outbox entry was not worked and will be claimed again", "kind", t.entry.Kind, "entry", t.ID, "error", err)
 	}
 }
 
-// renew keeps an entry's claim while the worker is busy, so that nobody else
-// takes it over from a living worker.
-func (o *OutboxReader) renew(ctx context.Context, p int, entryID string) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for sleep(ctx, o.ClaimIdle/3) == nil {
-			err := o.Store.rdb.XClaimJustID(ctx, &redis.XClaimArgs{
-				Stream: o.Store.keys.outbox(p), Group: outboxGroup, Consumer: o.Consumer, Messages: []string{entryID},
-			}).Err()
-			if err != nil && ctx.Err() == nil {
-				o.Log.WarnContext(ctx, "renewing an outbox claim failed", "entry", entryID, "error", err)
+// renew keeps the claims of all entries that wait or are worked here, so that
+// nobody takes them over from a living process.
+func (o *OutboxReader) renew(ctx context.Context) {
+	for sleep(ctx, o.ClaimIdle/3) == nil {
+		for p, ids := range o.held.all() {
+			for some := range slices.Chunk(ids, renewedAtOnce) {
+				err := o.Store.rdb.XClaimJustID(ctx, &redis.XClaimArgs{
+					Stream: o.Store.keys.outbox(p), Group: outboxGroup, Consumer: o.Consumer, Messages: some,
+				}).Err()
+				if err != nil && ctx.Err() == nil {
+					o.Log.WarnContext(ctx, "renewing outbox claims failed", "entries", len(some), "error", err)
+				}
 			}
 		}
-	}()
-	return func() { cancel(); <-done }
+	}
+}
+
+// giveBack lets others claim at once what waited here when the reader ended.
+// If it fails, they claim it after its idle time.
+func (o *OutboxReader) giveBack(ctx context.Context, waiting []taken) {
+	ctx, cancel := context.WithTimeout(ctx, giveBackWithin)
+	defer cancel()
+	byPartition := map[int][]any{}
+	for _, t := range waiting {
+		o.held.release(t.p, t.ID)
+		byPartition[t.p] = append(byPartition[t.p], t.ID)
+	}
+	for p, ids := range byPartition {
+		args := append([]any{"XCLAIM", o.Store.keys.outbox(p), outboxGroup, o.Consumer, 0}, ids...)
+		if err := o.Store.rdb.Do(ctx, append(args, "IDLE", ms(o.ClaimIdle), "JUSTID")...).Err(); err != nil {
+			o.Log.WarnContext(ctx, "giving outbox entries back failed", "entries", len(ids), "error", err)
+		}
+	}
 }
 
 // reclaim takes over entries whose worker has not renewed them.
-func (o *OutboxReader) reclaim(ctx context.Context, slots chan struct{}, working *sync.WaitGroup) {
+func (o *OutboxReader) reclaim(ctx context.Context) {
 	for sleep(ctx, o.ClaimIdle/2) == nil {
 		for p := range o.Store.o.Partitions {
-			if err := o.reclaimPartition(ctx, p, slots, working); err != nil && ctx.Err() == nil {
+			if err := o.reclaimPartition(ctx, p); err != nil && ctx.Err() == nil {
 				o.Log.WarnContext(ctx, "claiming outbox entries failed", "error", err)
 			}
 		}
 	}
 }
 
-func (o *OutboxReader) reclaimPartition(ctx context.Context, p int, slots chan struct{}, working *sync.WaitGroup) error {
+func (o *OutboxReader) reclaimPartition(ctx context.Context, p int) error {
 	s := o.Store
-	idle, err := s.rdb.XPendingExt(ctx, &redis.XPendingExtArgs{
-		Stream: s.keys.outbox(p), Group: outboxGroup, Idle: o.ClaimIdle, Start: "-", End: "+", Count: int64(o.Workers),
-	}).Result()
-	if err != nil || len(idle) == 0 {
-		return err
-	}
-	times := map[string]int64{}
-	ids := make([]string, 0, len(idle))
-	for _, i := range idle {
-		times[i.ID] = i.RetryCount + 1
-		ids = append(ids, i.ID)
-	}
-	// Only those still idle: another process may have been faster.
-	claimed, err := s.rdb.XClaim(ctx, &redis.XClaimArgs{
-		Stream: s.keys.outbox(p), Group: outboxGroup, Consumer: o.Consumer, MinIdle: o.ClaimIdle, Messages: ids,
-	}).Result()
-	if err != nil {
-		return err
-	}
-	entries := make([]taken, 0, len(claimed))
-	for _, m := range claimed {
-		entries = append(entries, taken{p: p, XMessage: m, claimed: true, times: times[m.ID]})
-	}
-	o.hand(ctx, entries, slots, working)
-	return nil
-}
-
-// park moves an entry that cannot be worked to the dead letters.
-func (o *OutboxReader) park(ctx context.Context, p int, id, text string, e OutboxEntry, why error) {
-	s := o.Store
-	o.Log.ErrorContext(ctx, "an outbox entry was parked among the dead letters", "kind", e.Kind, "entry", id, "error", why)
-	pipe := s.rdb.TxPipeline() // one slot, so all or nothing in Cluster too
-	pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.keys.dead(p), Values: []any{"o", text, "why", clip(why.Error(), 300), "at", strconv.FormatInt(s.Now().UnixMilli(), 10)}})
-	pipe.XAck(ctx, s.keys.outbox(p), outboxGroup, id)
-	pipe.XDel(ctx, s.keys.outbox(p), id)
-	if _, err := pipe.Exec(ctx); err != nil {
-		o.Log.ErrorContext(ctx, "parking an outbox entry failed", "entry", id, "error", err)
-		return
-	}
-	if o.Dead != nil {
-		o.Dead(e)
-	}
-}
-
-// DeadLetter is an outbox entry that could not be worked.
-type DeadLetter struct {
-	ID    string // names it for RetryDead and DropDead
-	Entry OutboxEntry
-	Why   string
-	At    time.Time
-}
-
-// DeadLetters returns the parked entries, at most limit from each partition.
-func (s *Store) DeadLetters(ctx context.Context, limit int64) ([]DeadLetter, error) {
-	var out []DeadLetter
-	for p := range s.o.Partitions {
-		found, err := s.rdb.XRangeN(ctx, s.keys.dead(p), "-", "+", limit).Result()
-		if err != nil {
-			return nil, Unavailable(fmt.Errorf("read the dead letters: %w", err))
-		}
-		for _, m := range found {
-			d := DeadLetter{ID: string(idAlphabet[p]) + m.ID}
-			text, _ := m.Values["o"].(string)
-			// What cannot be read is listed all the same, with its reason.
-			_ = json.Unmarshal([]byte(text), &d.Entry)
-			d.Why, _ = m.Values["why"].(string)
-			at, _ := m.Values["at"].(string)
-			millis, _ := strconv.ParseInt(at, 10, 64)
-			d.At = time.UnixMilli(millis).UTC()
-			out = append(out, d)
-		}
-	}
-	return out, nil
-}
-
-// RetryDead puts a dead letter back into its outbox. CodeNotFound if there is
-// none with that id.
-func (s *Store) RetryDead(ctx context.Context, id string) error {
-	return s.removeDead(ctx, id, true)
-}
-
-// DropDead forgets a dead letter. A message that it was about has failed then,
-// visibly, and the next of its lane goes out. CodeNotFound if there is none
-// with that id.
-func (s *Store) DropDead(ctx context.Context, id string) error {
-	return s.removeDead(ctx, id, false)
-}
-
-func (s *Store) removeDead(ctx context.Context, id string, again bool) error {
-	p, ok := partitionOf(id, "", s.o.Partitions)
-	if !ok {
-		return NotFound("dead letter")
-	}
-	found, err := s.rdb.XRangeN(ctx, s.keys.dead(p), id[1:], id[1:], 1).Result()
-	if err != nil {
-		return Unavailable(fmt.Errorf("read a dead letter: %w", err))
-	}
-	if len(found) == 0 {
-		return NotFound("dead letter")
-	}
-	if !again {
-		if err := s.giveUp(ctx, found[0]); err != nil {
+	for ctx.Err() == nil {
+		idle, err := s.rdb.XPendingExt(ctx, &redis.XPendingExtArgs{
+			Stream: s.keys.outbox(p), Group: outboxGroup, Idle: o.ClaimIdle, Start: "-", End: "+", Count: claimedAtOnce,
+		}).Result()
+		if err != nil || len(idle) == 0 {
 			return err
 		}
-	}
-	pipe := s.rdb.TxPipeline()
-	if again {
-		pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.keys.outbox(p), Values: []any{"o", found[0].Values["o"]}})
-	}
-	pipe.XDel(ctx, s.keys.dead(p), id[1:])
-	if _, err := pipe.Exec(ctx); err != nil {
-		return Unavailable(fmt.Errorf("remove a dead letter: %w", err))
+		times := map[string]int64{}
+		ids := make([]string, 0, len(idle))
+		for _, i := range idle {
+			times[i.ID] = i.RetryCount + 1
+			ids = append(ids, i.ID)
+		}
+		// Only those still idle: another process may have been faster.
+		claimed, err := s.rdb.XClaim(ctx, &redis.XClaimArgs{
+			Stream: s.keys.outbox(p), Group: outboxGroup, Consumer: o.Consumer, MinIdle: o.ClaimIdle, Messages: ids,
+		}).Result()
+		if err != nil {
+			return err
+		}
+		for _, m := range claimed {
+			o.offer(ctx, taken{XMessage: m, p: p, claimed: true, times: times[m.ID]})
+		}
+		if len(idle) < claimedAtOnce {
+			return nil
+		}
 	}
 	return nil
-}
-
-// giveUp lets the message of a dropped entry fail.
-func (s *Store) giveUp(ctx context.Context, m redis.XMessage) error {
-	text, _ := m.Values["o"].(string)
-	var e OutboxEntry
-	if json.Unmarshal([]byte(text), &e) != nil || e.Kind != OutboxMessage {
-		return nil // not to be read, or about nothing that waits
-	}
-	_, err := s.Apply(ctx, e.ContactID, MessageAnswered{MessageID: e.MessageID, Failed: true, Reason: FailureUnknown}, Once{})
-	if CodeOf(err) == CodeNotFound {
-		return nil // gone with its retention
-	}
-	return err
 }
 
 // OutboxDepth returns how many entries wait or are being worked, and the age

@@ -171,7 +171,7 @@ func TestPoisonIsParked(t *testing.T) {
 			}), nil)
 			var dead []DeadLetter
 			awaitFor(t, "both are parked", func() bool {
-				dead, _ = s.DeadLetters(t.Context(), 10)
+				dead, _, _ = s.DeadLetters(t.Context(), "", "", 10)
 				return len(dead) == 2
 			})
 			stop()
@@ -182,20 +182,20 @@ func TestPoisonIsParked(t *testing.T) {
 			if i < 0 {
 				t.Fatalf("dead letters %+v", dead)
 			}
-			if err := s.RetryDead(t.Context(), dead[i].ID); err != nil {
+			if err := s.RetryDead(t.Context(), "", dead[i].ID, Once{}); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.DropDead(t.Context(), dead[i].ID); CodeOf(err) != CodeNotFound {
+			if err := s.DropDead(t.Context(), "", dead[i].ID, Once{}); CodeOf(err) != CodeNotFound {
 				t.Errorf("dropping what was retried: %v", err)
 			}
 			stop = reading(t, s, "a", time.Hour, workerFunc(func(context.Context, OutboxEntry, Delivery) error { return ErrPoison }), nil)
 			awaitFor(t, "it is parked again", func() bool {
-				dead, _ = s.DeadLetters(t.Context(), 10)
+				dead, _, _ = s.DeadLetters(t.Context(), "", "", 10)
 				return len(dead) == 2
 			})
 			stop()
 			for _, d := range dead {
-				if err := s.DropDead(t.Context(), d.ID); err != nil {
+				if err := s.DropDead(t.Context(), "", d.ID, Once{}); err != nil {
 					t.Fatal(err)
 				}
 			}
