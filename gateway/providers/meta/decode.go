@@ -198,7 +198,7 @@ func (b *batch) layered(body []byte) error {
 	}
 	if object := text(envelope["object"]); object != businessAccount {
 		// Another of the app's subscriptions came to this address.
-		b.aside("unknown_object", object, string(body))
+		b.aside(b.p.senderID, "unknown_object", object, string(body))
 		return nil
 	}
 	entries, err := providers.List(envelope["entry"])
@@ -212,9 +212,9 @@ func (b *batch) layered(body []byte) error {
 }
 
 // aside reports something that nothing is done with, so that it is counted.
-func (b *batch) aside(what, said, raw string) {
+func (b *batch) aside(sender, what, said, raw string) {
 	b.add(conversations.Inbound{
-		Kind: conversations.InboundAccount, SenderID: b.p.senderID, MediaType: what, Text: word(said),
+		Kind: conversations.InboundAccount, SenderID: sender, MediaType: what, Text: word(said),
 		ProviderID: providers.Digest(what, raw), At: b.receivedAt,
 	})
 }
@@ -273,21 +273,19 @@ var leftOut = map[string]bool{
 // change reads one change.
 func (b *batch) change(waba, at, field string, raw json.RawMessage) {
 	read, isNotice := notices[field]
-	switch {
-	case isNotice, field == "messages", field == "user_preferences", field == "user_id_update":
-	case leftOut[field]:
-		b.aside(field, "", string(raw))
-		return
-	default:
-		b.aside("unknown_field", field, string(raw))
-		return
-	}
 	value, err := providers.Object(raw)
-	if err != nil {
+	sender := b.sender(waba, value["metadata"])
+	switch {
+	case leftOut[field]:
+		b.aside(sender, field, "", string(raw))
+		return
+	case !isNotice && field != "messages" && field != "user_preferences" && field != "user_id_update":
+		b.aside(sender, "unknown_field", field, string(raw))
+		return
+	case err != nil:
 		b.malformed(err)
 		return
 	}
-	sender := b.sender(waba, value["metadata"])
 	switch {
 	case field == "messages":
 		b.messages(sender, value)
