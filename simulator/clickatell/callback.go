@@ -122,14 +122,10 @@ func (s *Simulator) Say(said Said) error {
 		said.Text = said.Button.Title
 	}
 	now := s.cfg.Now()
+	s.hear(a, p, said.Text, now)
 	s.mu.Lock()
 	callbacks, charset := a.callbacks, a.charset
 	related, last := s.messages[said.MessageID], s.lastSent[p]
-	if said.Channel == WhatsApp {
-		s.windows[p] = now
-	} else if a.HandlesStop {
-		s.obey(p, said.Text)
-	}
 	s.mu.Unlock()
 
 	var body any
@@ -178,9 +174,18 @@ func orNull(text string) *string {
 	return &text
 }
 
-// obey handles STOP and START. The lock is held. What Clickatell answers by
-// itself, if anything, is not published: nothing is answered here.
-func (s *Simulator) obey(p pair, text string) {
+// hear is what a customer's message does by itself. What Clickatell answers to
+// STOP, if anything, is not published: nothing is answered here.
+func (s *Simulator) hear(a *account, p pair, text string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.channel == WhatsApp {
+		s.windows[p] = at
+		return
+	}
+	if !a.HandlesStop {
+		return
+	}
 	switch strings.ToUpper(strings.TrimSpace(text)) {
 	case "STOP":
 		s.optedOut[p] = true

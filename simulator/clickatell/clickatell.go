@@ -6,10 +6,13 @@
 // silent, the comments say what was chosen.
 //
 // The calls live under /clickatell/, so a client's base address is this server's
-// with /clickatell behind it. Beside them lies one control call, which changes
-// a running integration as its owner could, or as its use would:
+// with /clickatell behind it. Beside them lie two control calls, whose bodies
+// are strict JSON; a wrong one is answered with a problem document whose field
+// names what is wrong:
 //
-//	POST /clickatell/integrations/{id}   {["balance","callbacks","charset"]}
+//	POST /clickatell/integrations/{id}  {["balance","callbacks","charset"]}: changes a running integration
+//	POST /clickatell/replies            {"from"[,"to","channel","event","members"]}: a customer's message of any kind,
+//	                                    such as {"event":"moMedia","members":{"contentType":"image/png","content":"..."}}
 //
 // Rules of package faults refuse sends with a code of the errors table, such as
 // 18, 19 or 43, and let messages fail with one of the status table.

@@ -1065,6 +1065,48 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+func TestRepliesOfAnyKind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) {
+		c.Integrations[0].Callbacks = Legacy
+		c.Integrations[0].HandlesStop = true
+	})
+	reply := func(body string) (int, string) { return w.call(t, "POST", "/replies", "", body) }
+	status, answer := reply(`{"from":"16505551234","members":{"contentType":"image/png","content":"aGk=","caption":"paid"}}`)
+	var got struct{ ID string }
+	if err := json.Unmarshal([]byte(answer), &got); err != nil || status != 200 || got.ID == "" {
+		t.Fatalf("a picture: got %d %s", status, answer)
+	}
+	await(t, "the picture", func() bool { return len(w.hook.all(inPath)) == 1 })
+	want := `{"integrationId":"int1","integrationName":"Acme","event":{"moMedia":[{"caption":"paid","channel":"whatsapp","content":"aGk=","contentType":"image/png",` +
+		`"from":"16505551234","messageId":"` + got.ID + `","relatedClientMessageId":null,"relatedMessageId":null,"timestamp":1781866800000,"to":"15550783881",` +
+		`"whatsapp":{"profileName":"Ana"}}]}}`
+	if body := w.hook.all(inPath)[0]; body != want {
+		t.Errorf("a picture: got\n%s\nwant\n%s", body, want)
+	}
+	w.must(t, plainWhatsApp) // it opened the window
+	await(t, "the answer on the phone", func() bool { return len(w.phones.got()) == 1 })
+
+	if status, answer = reply(`{"channel":"sms","from":"+16505551234","to":"15550783881","event":"moLocation","members":{"location":{"latitude":-33.9}}}`); status != 200 {
+		t.Fatalf("a place: got %d %s", status, answer)
+	}
+	await(t, "the place", func() bool { return len(w.hook.all(inPath)) == 2 })
+	if body := w.hook.all(inPath)[1]; !strings.Contains(body, `"moLocation":[{"channel":"sms","from":"16505551234","location":{"latitude":-33.9},`) {
+		t.Errorf("a place: got %s", body)
+	}
+	for field, body := range map[string]string{
+		"from": `{"from":"Ana"}`, "channel": `{"from":"16505551234","channel":"fax"}`, "event": `{"from":"16505551234","event":"a b"}`,
+		"to": `{"from":"16505551234","channel":"sms"}`, "members": `{"from":"16505551234","members":[]}`,
+	} {
+		if status, answer := reply(body); status != 400 || !strings.Contains(answer, `"field":"`+field+`"`) {
+			t.Errorf("%s: got %d %s, want 400 naming %s", body, status, answer, field)
+		}
+	}
+	if status, answer := reply(`{"from":"16505551234","to":"15550000000"}`); status != 404 {
+		t.Errorf("to nobody: got %d %s, want 404", status, answer)
+	}
+}
+
 func TestInject(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
