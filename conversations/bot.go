@@ -1,6 +1,7 @@
 package conversations
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Intent is what a customer means.
@@ -15,28 +17,36 @@ type Intent string
 
 // The intents. Anything else is IntentOther.
 const (
-	IntentStop    Intent = "stop"
-	IntentStart   Intent = "start"
-	IntentHelp    Intent = "help"
-	IntentLink    Intent = "link"   // to pay
-	IntentAmount  Intent = "amount" // how much
-	IntentStatus  Intent = "status"
-	IntentReceipt Intent = "receipt"
-	IntentOther   Intent = "other"
+	IntentStop      Intent = "stop"
+	IntentStart     Intent = "start"
+	IntentWantsStop Intent = "wants_stop" // no more messages, in words that are no opt-out
+	IntentHelp      Intent = "help"
+	IntentPerson    Intent = "person" // to talk to one
+	IntentLink      Intent = "link"   // to pay
+	IntentAmount    Intent = "amount" // how much
+	IntentStatus    Intent = "status"
+	IntentReceipt   Intent = "receipt"
+	IntentOther     Intent = "other"
 )
 
-var intents = []Intent{IntentStop, IntentStart, IntentHelp, IntentLink, IntentAmount, IntentStatus, IntentReceipt, IntentOther}
+var intents = []Intent{
+	IntentStop, IntentStart, IntentWantsStop, IntentHelp, IntentPerson, IntentLink, IntentAmount, IntentStatus, IntentReceipt, IntentOther,
+}
 
 //go:embed bot/*.yaml
 var botFiles embed.FS
 
-// intentRule is one rule of bot/intents.yaml.
+// intentRule is one rule of bot/intents.yaml, which explains its fields.
 type intentRule struct {
-	Intent  Intent   `yaml:"intent"`
-	Channel Channel  `yaml:"channel"`
-	Exact   []string `yaml:"exact"`
-	Words   []string `yaml:"words"`
-	Buttons []string `yaml:"buttons"`
+	Intent   Intent    `yaml:"intent"`
+	Channel  Channel   `yaml:"channel"`
+	Country  []string  `yaml:"country"`
+	From     []Consent `yaml:"from"`
+	Provider bool      `yaml:"provider"`
+	Locale   string    `yaml:"locale"`
+	Exact    []string  `yaml:"exact"`
+	Words    []string  `yaml:"words"`
+	Buttons  []string  `yaml:"buttons"`
 }
 
 var intentRules = mustReadRules()
@@ -58,43 +68,93 @@ func mustReadRules() []intentRule {
 		if !slices.Contains(intents, r.Intent) {
 			panic(fmt.Sprintf("conversations: rule %d of intents.yaml: there is no intent %q", i+1, r.Intent))
 		}
+		for j, w := range r.Words {
+			r.Words[j] = " " + unaccented(w) + " "
+		}
 	}
 	return rules
 }
 
-// RecogniseIntent says what a customer means by a text, or by the payload of
-// a button they pressed.
-func RecogniseIntent(channel Channel, text, button string) Intent {
-	whole := normalised(text)
-	words := " " + strings.Join(strings.FieldsFunc(whole, notInWord), " ") + " "
+// Heard is what a customer sent, with what else decides how it is taken.
+type Heard struct {
+	Channel Channel
+	Country string  // of the customer's phone, ISO 3166 alpha-2; "" where that is not known
+	Consent Consent // of the customer on the channel, as it is now; "" is ConsentUnknown
+	// Provider says that the provider heeds the carriers' words by itself
+	// (Merchant.ProviderConfirms).
+	Provider bool
+	Text     string
+	Button   string // the payload of a pressed button
+}
+
+// Meaning is what a customer means.
+type Meaning struct {
+	Intent Intent
+	Locale string // the language of the word that said so; "" where it belongs to none
+	// Provider says that it is a word that a provider heeds and confirms, if it
+	// does so at all.
+	Provider bool
+}
+
+// Recognise says what a customer means by a text, or by a button they pressed.
+func Recognise(h Heard) Meaning {
+	whole := normalised(h.Text)
+	words := " " + strings.Join(strings.FieldsFunc(unaccented(whole), notInWord), " ") + " "
 	for _, r := range intentRules {
-		if r.Channel != "" && r.Channel != channel {
-			continue
-		}
-		if slices.Contains(r.Exact, whole) || button != "" && slices.Contains(r.Buttons, strings.ToLower(button)) {
-			return r.Intent
-		}
-		for _, w := range r.Words {
-			if strings.Contains(words, " "+w+" ") {
-				return r.Intent
-			}
+		if r.holds(h) && r.fits(whole, words, h.Button) {
+			return Meaning{Intent: r.Intent, Locale: r.Locale, Provider: r.Provider}
 		}
 	}
-	return IntentOther
+	return Meaning{Intent: IntentOther}
+}
+
+// holds tells whether a rule is one for this message, whatever it says.
+func (r intentRule) holds(h Heard) bool {
+	consent := cmp.Or(h.Consent, ConsentUnknown)
+	switch {
+	case r.Channel != "" && r.Channel != h.Channel:
+		return false
+	case len(r.From) > 0 && !slices.Contains(r.From, consent):
+		return false
+	case len(r.Country) > 0 && !slices.Contains(r.Country, h.Country):
+		return r.Provider && h.Provider
+	}
+	return true
+}
+
+func (r intentRule) fits(whole, words, button string) bool {
+	return slices.Contains(r.Exact, whole) ||
+		button != "" && slices.Contains(r.Buttons, strings.ToLower(button)) ||
+		slices.ContainsFunc(r.Words, func(w string) bool { return strings.Contains(words, w) })
 }
 
 // normalised returns a text without space and punctuation at its ends, folded
-// in case, with single spaces.
+// in case, with single spaces and plain characters: full-width letters, curly
+// apostrophes and invisible characters say nothing else than plain ones.
 func normalised(text string) string {
-	text = strings.Join(strings.Fields(strings.ToLower(text)), " ")
-	if trimmed := strings.TrimFunc(text, notInWord); trimmed != "" {
+	text = strings.Join(strings.Fields(strings.ToLower(plainText(norm.NFKC.String(text)))), " ")
+	if trimmed := strings.TrimFunc(text, func(r rune) bool { return notInWord(r) || r == '\'' }); trimmed != "" {
 		return trimmed
 	}
 	return text
 }
 
+// unaccented returns a normalised text with bare letters, as many people write
+// on a phone.
+func unaccented(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.Is(unicode.Mn, r):
+			return -1
+		case r == 'ł': // the one letter of our languages that has no accent to take off
+			return 'l'
+		}
+		return r
+	}, norm.NFD.String(text))
+}
+
 func notInWord(r rune) bool {
-	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '\''
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && r != '\''
 }
 
 // situations say how the bot speaks of a lifecycle.
@@ -106,42 +166,86 @@ var situations = map[Lifecycle]string{
 // answer takes an inbound message's intent: consent first, then the bot's
 // answer by intent and situation, unless an agent has taken over.
 func (t *tx) answer(m *Message, in Inbound) {
-	intent := RecogniseIntent(m.Channel, in.Text, in.Button)
-	if in.Kind == InboundConsent {
-		intent = IntentStart
+	handled := in.Kind == InboundConsent
+	meaning := Recognise(t.heard(m, in))
+	if handled {
+		meaning = Meaning{Intent: IntentStart}
 		if in.Consent == ConsentOptedOut {
-			intent = IntentStop
+			meaning.Intent = IntentStop
 		}
 	}
-	if intent == IntentStop || intent == IntentStart {
-		t.consent(m, intent, in.Kind == InboundConsent)
+	if meaning.Intent == IntentStop || meaning.Intent == IntentStart {
+		t.consent(m, meaning, handled)
 		return
 	}
-	if t.contact.Mode == ModeWithAgent && intent != IntentHelp {
+	if t.contact.Mode == ModeWithAgent && meaning.Intent != IntentHelp {
 		return
 	}
 	if t.contact.Consent[m.Channel] == ConsentOptedOut {
 		return // an ordinary message after STOP is no opt-in
 	}
-	r := t.subject()
-	parameters := Parameters{Merchant: t.Merchant.Name, Locale: t.Merchant.Locale}
-	situation := "any"
-	if r != nil {
-		situation = situations[r.Lifecycle]
-		purpose := PurposeReply
-		if situation == "paid" || situation == "reversed" {
-			purpose = PurposeReceipt
-		}
-		parameters = t.parameters(r, purpose)
-	}
-	key := string(intent) + "." + situation
-	if text(parameters.Locale, key, parameters) == "" {
-		key = string(intent) + ".any"
-	}
 	if t.contact.crowded(m.Channel) {
 		return // whoever writes faster than we can send gets no more answers
 	}
-	t.reply(m, PurposeReply, key, parameters)
+	situation, parameters := t.situation()
+	parameters.Locale = cmp.Or(meaning.Locale, parameters.Locale)
+	key := string(meaning.Intent) + "." + situation
+	if text(parameters.Locale, key, parameters) == "" {
+		key = string(meaning.Intent) + ".any"
+	}
+	var offered []Button
+	if m.Channel == WhatsApp && (meaning.Intent == IntentHelp || meaning.Intent == IntentOther) {
+		offered = buttons(parameters.Locale, offers[situation])
+	}
+	t.reply(m, PurposeReply, key, parameters, offered)
+}
+
+// heard returns what a customer sent as the rules want it.
+func (t *tx) heard(m *Message, in Inbound) Heard {
+	h := Heard{
+		Channel: m.Channel, Consent: t.contact.Consent[m.Channel], Provider: t.Merchant.ProviderConfirms[m.Channel],
+		Text: in.Text, Button: in.Button,
+	}
+	for _, a := range append([]Address{m.Address}, t.contact.Addresses...) {
+		if a.Kind == AddressPhone && h.Country == "" {
+			h.Country = countryOf(a.Value)
+		}
+	}
+	return h
+}
+
+// situation returns how the payment request that a customer means stands, and
+// what the texts about it show; "any" where there is none.
+func (t *tx) situation() (string, Parameters) {
+	r := t.subject()
+	if r == nil {
+		return "any", Parameters{Merchant: t.Merchant.Name, Locale: t.Merchant.Locale}
+	}
+	situation, purpose := situations[r.Lifecycle], PurposeReply
+	if situation == "paid" || situation == "reversed" {
+		purpose = PurposeReceipt
+	}
+	return situation, t.parameters(r, purpose)
+}
+
+// The payloads of the bot's buttons, at most three to a message; bot/intents.yaml
+// says what each means.
+var (
+	offersAlways = []string{"status", "person"}
+	offersPaid   = []string{"receipt", "status", "person"}
+	offers       = map[string][]string{
+		"any": offersAlways, "open": {"pay", "status", "person"}, "processing": offersAlways, "in_review": offersAlways,
+		"paid": offersPaid, "reversed": offersPaid, "expired": offersAlways, "cancelled": offersAlways, "failed": offersAlways,
+	}
+)
+
+// buttons returns the buttons of these payloads in the language of a locale.
+func buttons(locale string, ids []string) []Button {
+	out := make([]Button, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, Button{ID: id, Title: text(locale, "button."+id, Parameters{})})
+	}
+	return out
 }
 
 // maxWaiting is with how many messages in a lane the bot falls silent and
@@ -167,25 +271,25 @@ func (t *tx) subject() *PaymentRequest {
 }
 
 // consent applies an opt-out or opt-in word by its table. Where the provider
-// confirms by itself, nothing more is sent.
-func (t *tx) consent(m *Message, intent Intent, handled bool) {
-	now := t.contact.Consent[m.Channel]
-	if now == "" {
-		now = ConsentUnknown
-	}
+// confirms it by itself, nothing more is sent.
+func (t *tx) consent(m *Message, meaning Meaning, handled bool) {
+	now := cmp.Or(t.contact.Consent[m.Channel], ConsentUnknown)
 	for _, e := range consentEdges {
-		if e.On != intent || !slices.Contains(e.From, now) {
+		if e.On != meaning.Intent || !slices.Contains(e.From, now) {
 			continue
 		}
 		t.setConsent(m.Channel, e.To)
-		if e.Confirm && !handled && !t.Merchant.ProviderConfirms[m.Channel] {
+		confirmed := handled || meaning.Provider && t.Merchant.ProviderConfirms[m.Channel]
+		if e.Confirm && !confirmed {
 			// Only the confirmation of an opt-out may go to who has opted out: that
 			// of an opt-in is an ordinary answer, called off by a later STOP.
 			purpose := PurposeReply
 			if e.To == ConsentOptedOut {
 				purpose = PurposeConsent
 			}
-			t.reply(m, purpose, string(intent)+".confirm", Parameters{Merchant: t.Merchant.Name, Locale: t.Merchant.Locale})
+			_, about := t.situation()
+			p := Parameters{Merchant: t.Merchant.Name, Locale: cmp.Or(meaning.Locale, about.Locale)}
+			t.reply(m, purpose, string(meaning.Intent)+".confirm", p, nil)
 		}
 		return
 	}
@@ -193,9 +297,13 @@ func (t *tx) consent(m *Message, intent Intent, handled bool) {
 
 // reply queues the answer to an inbound message. Its id follows from that
 // message's, so that a repeated application makes the same one.
-func (t *tx) reply(to *Message, purpose Purpose, key string, p Parameters) {
+func (t *tx) reply(to *Message, purpose Purpose, key string, p Parameters, offered []Button) {
+	answer := text(p.Locale, key, p)
+	if to.Channel == SMS {
+		answer = SMSText(answer)
+	}
 	t.queue(&Message{
 		ID: to.ID + "-r", Channel: to.Channel, Address: to.Address, Purpose: purpose,
-		Text: text(p.Locale, key, p), Parameters: p,
+		Text: answer, Parameters: p, Buttons: offered, InReplyTo: to.ProviderID,
 	})
 }

@@ -131,6 +131,9 @@ func FuzzParsers(f *testing.F) {
 				t.Errorf("phone %q is %s, then %s, %v", text, canonical, again, err)
 			}
 		}
-		RecogniseIntent(SMS, text, text)
+		Recognise(Heard{Channel: SMS, Text: text, Button: text})
+		if sms := SMSText(text); Segments(sms).Parts > Segments(text).Parts || SMSText(sms) != sms {
+			t.Errorf("%q as an SMS is %q, then %q", text, sms, SMSText(sms))
+		}
 	})
 }

@@ -104,6 +104,16 @@ func canonicalPhone(number string) string {
 	return canonical
 }
 
+// countryOf returns the country (ISO 3166 alpha-2) that a canonical number
+// belongs to by its plan, or "".
+func countryOf(phone string) string {
+	n, err := phonenumbers.Parse(phone, "")
+	if err != nil {
+		return ""
+	}
+	return phonenumbers.GetRegionCodeForNumber(n)
+}
+
 // canonicalAddresses returns a provider's addresses in the form in which they
 // are claimed.
 func canonicalAddresses(addresses []Address) []Address {

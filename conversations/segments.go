@@ -1,8 +1,13 @@
 package conversations
 
 import (
+	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf16"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // SMSEncoding is how the text of an SMS is written on the wire.
@@ -40,7 +45,7 @@ var smsLimits = map[SMSEncoding]struct{ single, part int }{GSM7: {160, 153}, UCS
 // their limit.
 func Segments(text string) SMSSegments {
 	s := SMSSegments{Encoding: GSM7, Parts: 1}
-	if strings.ContainsFunc(text, func(r rune) bool { return gsmSeptets(r) == 0 }) {
+	if strings.ContainsFunc(text, outsideGSM) {
 		s.Encoding = UCS2
 	}
 	limit := smsLimits[s.Encoding]
@@ -70,4 +75,84 @@ func gsmSeptets(r rune) int {
 		return 2
 	}
 	return 0
+}
+
+func outsideGSM(r rune) bool { return gsmSeptets(r) == 0 }
+
+// OutsideGSM returns the characters for which a text cannot go as GSM-7, each
+// once, in the order in which they stand; those that nobody would see are
+// written as their code points (U+00A0).
+func OutsideGSM(text string) []string {
+	var found []string
+	for _, r := range text {
+		if !outsideGSM(r) {
+			continue
+		}
+		c := string(r)
+		if !unicode.IsGraphic(r) || unicode.IsSpace(r) || unicode.IsMark(r) {
+			c = fmt.Sprintf("%U", r)
+		}
+		if !slices.Contains(found, c) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// SMSText returns a text as it is sent by SMS: typographic characters, which
+// the GSM alphabet lacks, are replaced by plain ones, and invisible ones left
+// out, if that makes the text GSM-7. One curly quote would more than halve what
+// fits into a part. A text that stays UCS-2 all the same, because of a letter or
+// an emoji, is left as it was written: there a plain character takes as much
+// as a typographic one, an ellipsis of three takes more, and the invisible
+// joiners hold emoji and the letters of some scripts together. Letters never
+// lose their accents: that would be another word.
+func SMSText(text string) string {
+	if plain := plainText(text); !strings.ContainsFunc(plain, outsideGSM) {
+		return plain
+	}
+	return text
+}
+
+// plainText replaces typographic characters by plain ones and composes letters
+// with their accents.
+func plainText(text string) string {
+	var b strings.Builder
+	for _, r := range norm.NFC.String(text) {
+		if full := r - '！' + '!'; r >= '！' && r <= '～' {
+			r = full // the full-width forms of ASCII
+		}
+		plain, replaced := typography[r]
+		switch {
+		case replaced:
+			b.WriteString(plain)
+		case r == '\u2028', r == '\u2029':
+			b.WriteByte('\n')
+		case unicode.Is(unicode.Zs, r), r == '\t':
+			b.WriteByte(' ')
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// typography are the characters with a plain counterpart, beside spaces and
+// full-width forms.
+var typography = replacements(map[string]string{
+	`"`:   "«»“”„‟ʺ❝❞〝〞",
+	"'":   "‘’‚‛‹›ʻʼʽ´ˋ`❛❜",
+	"-":   "‐‑‒–—―−",
+	"...": "…",
+	"":    "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", // soft hyphen, zero-width spaces and joiners, marks of direction
+})
+
+func replacements(table map[string]string) map[rune]string {
+	all := map[rune]string{}
+	for plain, characters := range table {
+		for _, r := range characters {
+			all[r] = plain
+		}
+	}
+	return all
 }

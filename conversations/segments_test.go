@@ -1,6 +1,7 @@
 package conversations_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,6 +81,48 @@ func TestThePaymentMessageFitsOneSegment(t *testing.T) {
 		})
 		if s := conversations.Segments(text); s.Encoding != conversations.GSM7 || s.Parts != 1 {
 			t.Errorf("%s: %+v for %q", purpose, s, text)
+		}
+	}
+}
+
+func TestSMSText(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, text, want string }{
+		{"plain", "Pay 5 € now [here]\n", "Pay 5 € now [here]\n"},
+		{"double quotes", "«a» “b” ʺc‟ ❝d❞ 〝e〞 ＂f＂ „g“", `"a" "b" "c" "d" "e" "f" "g"`},
+		{"single quotes", "‘a’ ʻb ʼc ʽd ‛e ´f ˋg ❛h❜ `i ‚j", "'a' 'b 'c 'd 'e 'f 'g 'h' 'i 'j"},
+		{"dashes", "a‐b‑c‒d–e—f―g−h", "a-b-c-d-e-f-g-h"},
+		{"ellipsis", "wait…", "wait..."},
+		{"full-width", "ＰＡＹ　１２～", "PAY 12~"},
+		{"full-width back-tick", "\uff40", "'"},
+		{"odd spaces", "a\u00a0b\u2009c\u202fd\u3000e\tf", "a b c d e f"},
+		{"line separator", "a\u2028b", "a\nb"},
+		{"zero-width", "a\u200bb\u200cc\u200dd\u2060e\ufefff\u00adg", "abcdefg"},
+		{"accents apart", "caffe\u0300", "caffè"},
+		{"another letter", "São Paulo – “x”", "São Paulo – “x”"},
+		{"an emoji family", "“ok” 👩\u200d👧", "“ok” 👩\u200d👧"},
+		{"joiners of a script", "می\u200cخواهم", "می\u200cخواهم"},
+		{"nothing", "", ""},
+		{"broken UTF-8", "\xff“", "\xff“"},
+	} {
+		if got := conversations.SMSText(c.text); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	// The example of the reference for what one dash costs.
+	long := "Acme Energy: your June bill of $42.10 is ready – pay securely: https://pay.acme.example/p/7Qk2mZ Questions? Reply here. STOP to opt out"
+	if before, after := conversations.Segments(long).Parts, conversations.Segments(conversations.SMSText(long)).Parts; before != 3 || after != 1 {
+		t.Errorf("%d parts before and %d after, want 3 and 1", before, after)
+	}
+}
+
+func TestOutsideGSM(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"plain € [x]\n": nil, "": nil, "ção ção": {"ç", "ã"}, "a\u00a0b\u200b": {"U+00A0", "U+200B"}, "👍 e\u0301": {"👍", "U+0301"},
+	} {
+		if got := conversations.OutsideGSM(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 }
