@@ -28,6 +28,10 @@ lint: ## formatting, go vet, staticcheck
 bench: ## webhook intake and event streams beside the least this machine can do
 	scripts/bench
 
+.PHONY: bench-outages
+bench-outages: ## what messages of one provider notice while another fails, a minute each way
+	scripts/bench-outages
+
 .PHONY: generate
 generate: ## print anew what is printed from the code
 	scripts/generate

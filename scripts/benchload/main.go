@@ -1,10 +1,12 @@
-// benchload does for scripts/bench what a general load client cannot: it makes
+// benchload does for scripts/bench and scripts/bench-outages what a general load client cannot: it makes
 // customers known, makes payment requests, opens their event streams, commits events and measures how
-// long each takes to arrive. Against the floor servers it does the same with
+// long each takes to arrive; and it lets the simulated providers fail in turn, and
+// measures what the others notice. Against the floor servers it does the same with
 // their events, so that both are measured by one client.
 //
 //	benchload learn   -redis ADDR -merchant ID -senders N [-takeover]
 //	benchload requests -redis ADDR -merchant ID -n N -file FILE
+//	benchload outages -gateway FILE -redis ADDR -dir FOLDER [-duration 1m] [-rate 10]
 //	benchload streams -redis ADDR -url URL [-key API_KEY -requests FILE | -publish http|redis] ...
 //
 // Every result is a line "name value unit".
@@ -26,9 +28,13 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("benchload: ")
 	if len(os.Args) < 2 {
-		log.Fatal("say what to do: learn, requests or streams")
+		log.Fatal("say what to do: learn, requests, streams or outages")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	limit := 3 * time.Minute
+	if os.Args[1] == "outages" {
+		limit = 90 * time.Minute // a dozen outages, and what they leave behind
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	var err error
 	switch os.Args[1] {
@@ -38,8 +44,10 @@ func main() {
 		err = makeRequests(ctx, os.Args[2:])
 	case "streams":
 		err = measureStreams(ctx, os.Args[2:])
+	case "outages":
+		err = measureOutages(ctx, os.Args[2:])
 	default:
-		err = fmt.Errorf("there is nothing called %q: learn, requests or streams", os.Args[1])
+		err = fmt.Errorf("there is nothing called %q: learn, requests, streams or outages", os.Args[1])
 	}
 	if err != nil {
 		log.Fatal(err)
