@@ -24,13 +24,14 @@ const (
 	mostMedia   = 10
 )
 
-// Register puts the calls on mux, under /twilio/.
+// Register puts the calls and the control calls on mux, under /twilio/.
 func (s *Simulator) Register(mux *http.ServeMux) {
 	base := "/twilio/" + apiVersion + "/Accounts/{account}"
 	mux.HandleFunc("POST "+base+"/Messages.json", s.logged(CallMessages, s.createMessage))
 	mux.HandleFunc("GET "+base+"/Messages.json", s.logged(CallList, s.listMessages))
 	mux.HandleFunc("GET "+base+"/Messages/{message}", s.logged(CallFetch, s.fetchMessage))
-	mux.HandleFunc("GET /twilio/"+apiVersion+"/Accounts/{file}", s.logged(CallAccount, s.fetchAccount))
+	s.registerResources(mux)
+	s.registerControl(mux)
 	mux.HandleFunc("/twilio/", s.logged("twilio.unknown", func(w http.ResponseWriter, r *http.Request, _ *string) *apiError {
 		return notFound(r)
 	}))
@@ -41,20 +42,25 @@ type apiError struct {
 	status  int
 	code    int
 	message string
+	problem bool // answered as a problem document
 }
 
 func refuse(code int, format string, args ...any) *apiError {
-	return &apiError{http.StatusBadRequest, code, fmt.Sprintf(format, args...)}
+	return &apiError{status: http.StatusBadRequest, code: code, message: fmt.Sprintf(format, args...)}
 }
 
 func notFound(r *http.Request) *apiError {
 	path := strings.TrimPrefix(r.URL.Path, "/twilio")
-	return &apiError{http.StatusNotFound, 20404, "The requested resource " + path + " was not found"}
+	return &apiError{status: http.StatusNotFound, code: 20404, message: "The requested resource " + path + " was not found"}
 }
 
 func (e *apiError) write(w http.ResponseWriter) {
 	if e.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Basic realm="Twilio API"`)
+	}
+	if e.problem {
+		e.writeProblem(w)
+		return
 	}
 	writeJSON(w, e.status, struct {
 		Code     int    `json:"code"`
@@ -62,6 +68,15 @@ func (e *apiError) write(w http.ResponseWriter) {
 		MoreInfo string `json:"more_info"`
 		Status   int    `json:"status"`
 	}{e.code, e.message, fmt.Sprintf("https://www.twilio.com/docs/errors/%d", e.code), e.status})
+}
+
+// writeProblem answers by RFC 9457, as Twilio's v3 does.
+func (e *apiError) writeProblem(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(e.status)
+	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have gone
+		"type": fmt.Sprintf("https://www.twilio.com/docs/errors/%d", e.code), "title": http.StatusText(e.status),
+		"status": e.status, "detail": e.message, "code": e.code})
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
@@ -87,20 +102,26 @@ func (s *Simulator) logged(call string, h func(http.ResponseWriter, *http.Reques
 }
 
 // authenticate checks the Basic credentials, and that the path is the account's
-// own.
+// own. An empty sid stands for a path that names no account.
 func (s *Simulator) authenticate(r *http.Request, sid string) (*Account, *apiError) {
 	user, password, _ := r.BasicAuth()
 	for i := range s.cfg.Accounts {
 		a := &s.cfg.Accounts[i]
-		if a.SID != user || subtle.ConstantTimeCompare([]byte(a.AuthToken), []byte(password)) != 1 {
+		secret, isKey := a.Keys[user]
+		if user == a.SID {
+			secret = a.AuthToken
+		} else if !isKey {
 			continue
 		}
-		if sid != a.SID {
+		if secret == "" || subtle.ConstantTimeCompare([]byte(secret), []byte(password)) != 1 {
+			continue
+		}
+		if sid != "" && sid != a.SID {
 			return nil, notFound(r)
 		}
 		return a, nil
 	}
-	return nil, &apiError{http.StatusUnauthorized, 20003, "Authenticate"}
+	return nil, coded(20003, 0)
 }
 
 func (s *Simulator) createMessage(w http.ResponseWriter, r *http.Request, ref *string) *apiError {
@@ -112,23 +133,79 @@ func (s *Simulator) createMessage(w http.ResponseWriter, r *http.Request, ref *s
 	if err := r.ParseForm(); err != nil {
 		return refuse(21602, "The body is not a form.")
 	}
+	leave, failure := s.enter(account)
+	if failure != nil {
+		return failure
+	}
+	defer leave()
 	m, failure := s.newMessage(account, r.PostForm)
 	if failure != nil {
 		return failure
 	}
 	*ref = reference(m.callback)
 
-	fault := s.set.Take(CallMessages)
-	if fault.Before(w, r) {
-		return nil
+	fault, failure := s.fault(w, CallMessages)
+	if failure != nil || fault.Before(w, r) {
+		return failure
+	}
+	if f, ok := fault.Failure(); ok {
+		m.failure, m.failAfter, m.ending = f.Code, f.After, f.Ending
+	}
+	if failure := s.queue(m); failure != nil {
+		return failure
 	}
 	s.store(m)
 	answer := s.resource(m)
-	s.start(m)
+	if !account.Test {
+		s.start(m)
+	}
 	if fault.After(w, r) {
 		return nil
 	}
 	writeJSON(w, http.StatusCreated, answer)
+	return nil
+}
+
+// enter counts a send of an account while it is worked on.
+func (s *Simulator) enter(a *Account) (leave func(), failure *apiError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.inactive[a.SID]:
+		return nil, coded(20005, 0)
+	case s.cfg.Concurrency > 0 && s.sending[a.SID] >= s.cfg.Concurrency:
+		return nil, coded(20429, 0)
+	}
+	s.sending[a.SID]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sending[a.SID]--
+	}, nil
+}
+
+// longestQueue is how much traffic a sender's queue holds.
+const longestQueue = 10 * time.Hour
+
+// queue gives an SMS its turn in the queue of its sender, or refuses it when the
+// queue is full.
+func (s *Simulator) queue(m *message) *apiError {
+	n := m.account.number(m.Channel, m.From)
+	if n == nil || n.PerSecond <= 0 {
+		return nil
+	}
+	p := pair{m.Channel, m.From, ""}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	if s.turns[p].Before(now) {
+		s.turns[p] = now
+	}
+	m.turn = s.turns[p].Sub(now)
+	if m.turn > longestQueue {
+		return coded(21611, 0)
+	}
+	s.turns[p] = s.turns[p].Add(time.Duration(float64(segments(m.Text)) / n.PerSecond * float64(time.Second)))
 	return nil
 }
 
@@ -155,7 +232,7 @@ func (s *Simulator) newMessage(a *Account, form url.Values) (*message, *apiError
 		return nil, refuse(21602, "Message body is required.")
 	}
 	m := &message{account: a, service: service, direction: directionAPI, media: len(media),
-		createdAt: s.cfg.Now(), status: statusQueued, callback: form.Get("StatusCallback")}
+		createdAt: s.cfg.Now(), status: statusQueued, callback: form.Get("StatusCallback"), validity: 36000 * time.Second}
 	m.Channel, m.Text = SMS, body
 	m.To = to
 	if number, ok := strings.CutPrefix(to, whatsAppPrefix); ok {
@@ -167,12 +244,15 @@ func (s *Simulator) newMessage(a *Account, form url.Values) (*message, *apiError
 	if failure := m.pickSender(a, from, service); failure != nil {
 		return nil, failure
 	}
+	if failure := m.setValidity(form.Get("ValidityPeriod")); failure != nil {
+		return nil, failure
+	}
 	m.ID = NewID()
 	if len(media) > 0 {
 		m.ID = newSID("MM")
 	}
 	switch {
-	case m.Channel == SMS && s.isOptedOut(m.pair()):
+	case m.Channel == SMS && s.isOptedOut(a, m.pair()):
 		return nil, refuse(codeOptedOut, "Attempt to send to unsubscribed recipient")
 	case utf8.RuneCountInString(body) > longestBody:
 		return nil, refuse(21617, "The concatenated message body exceeds the %d character limit", longestBody)
@@ -182,7 +262,7 @@ func (s *Simulator) newMessage(a *Account, form url.Values) (*message, *apiError
 		return nil, refuse(21620, "Invalid media URL(s)")
 	}
 	if content != "" {
-		if failure := m.setContent(a, content, form.Get("ContentVariables")); failure != nil {
+		if failure := s.setContent(m, content, form.Get("ContentVariables")); failure != nil {
 			return nil, failure
 		}
 	}
@@ -202,6 +282,12 @@ func allCallable(addresses []string) bool {
 }
 
 func (s *Simulator) checkRecipient(m *message) *apiError {
+	if m.Channel == WhatsApp && userIDForm.MatchString(m.To) {
+		s.findUser(m)
+	}
+	if m.account.Test && magicTo[m.To] != 0 {
+		return coded(magicTo[m.To], 0)
+	}
 	switch {
 	case !e164.MatchString(m.To):
 		return refuse(21211, "The 'To' number is not a valid phone number.")
@@ -214,53 +300,133 @@ func (s *Simulator) checkRecipient(m *message) *apiError {
 	return nil
 }
 
-// pickSender finds the number that sends. A service without From chooses one.
-func (m *message) pickSender(a *Account, from, service string) *apiError {
-	if service != "" {
-		i := slices.IndexFunc(a.Services, func(sv Service) bool { return sv.SID == service })
-		if i < 0 {
-			return refuse(21701, "The Messaging Service does not exist")
-		}
-		if from == "" {
-			m.status = statusAccepted
-			for _, number := range a.Services[i].Numbers {
-				if a.number(m.Channel, number) != nil {
-					m.From = number
-					return nil
-				}
-			}
-			return refuse(21703, "The Messaging Service does not contain a phone number for this channel")
-		}
+var userIDForm = regexp.MustCompile(`^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$`)
+
+// findUser puts the number of a user id into To.
+func (s *Simulator) findUser(m *message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if number, known := s.userIDs[m.To]; known {
+		m.addressed, m.To = m.To, number
 	}
+}
+
+// magicTo and magicFrom are the outcomes of Twilio's magic numbers.
+var (
+	magicTo = map[string]int{"+15005550001": 21211, "+15005550002": 21612, "+15005550003": 21408,
+		"+15005550004": 21610, "+15005550009": 21614}
+	magicFrom = map[string]int{"+15005550001": 21212, "+15005550007": 21606, "+15005550008": 21611, "+15005550006": 0}
+)
+
+// setValidity reads ValidityPeriod; without one, the service's counts.
+func (m *message) setValidity(text string) *apiError {
+	seconds := 0
+	if text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 36000 {
+			return refuse(20001, "ValidityPeriod must be from 1 to 36000")
+		}
+		seconds = n
+	} else if sv := m.account.serviceBy(m.service); sv != nil {
+		seconds = sv.ValidityPeriod
+	}
+	if seconds > 0 {
+		m.validity = time.Duration(seconds) * time.Second
+	}
+	return nil
+}
+
+// serviceBy finds a Messaging Service by its SID, or nil.
+func (a *Account) serviceBy(sid string) *Service {
+	i := slices.IndexFunc(a.Services, func(sv Service) bool { return sv.SID == sid })
+	if i < 0 {
+		return nil
+	}
+	return &a.Services[i]
+}
+
+// pickSender finds the number that sends. A service without From chooses one; with
+// it, From is pinned, and must be one of the service's.
+func (m *message) pickSender(a *Account, from, service string) *apiError {
 	number, isWhatsApp := strings.CutPrefix(from, whatsAppPrefix)
+	if code, magic := magicFrom[number]; magic && a.Test {
+		m.From = number
+		if code != 0 {
+			return coded(code, 0)
+		}
+		return nil
+	}
+	if service != "" {
+		sv := a.serviceBy(service)
+		switch {
+		case sv == nil:
+			return coded(21701, 0)
+		case from == "":
+			return m.chooseSender(sv)
+		case !slices.Contains(sv.Numbers, number):
+			return coded(21606, 0)
+		}
+		m.useService(sv)
+	}
 	switch {
 	case isWhatsApp != (m.Channel == WhatsApp), isWhatsApp && a.number(WhatsApp, number) == nil:
-		return refuse(63007, "Twilio could not find a Channel with the specified From address")
+		return coded(63007, 0)
 	case !e164.MatchString(number):
-		return refuse(21212, "The 'From' number is not a valid phone number, shortcode, or alphanumeric sender ID.")
+		return coded(21212, 0)
 	case a.number(m.Channel, number) == nil:
-		return refuse(21606, "The 'From' phone number provided is not a valid message-capable Twilio phone number for this destination/account.")
+		return coded(21606, 0)
 	}
 	m.From = number
 	return nil
 }
 
+// chooseSender takes the service's first number that has the channel.
+func (m *message) chooseSender(sv *Service) *apiError {
+	m.status = statusAccepted
+	m.useService(sv)
+	for _, number := range sv.Numbers {
+		if m.account.number(m.Channel, number) != nil {
+			m.From = number
+			return nil
+		}
+	}
+	return coded(21703, 0)
+}
+
+func (m *message) useService(sv *Service) { m.callback = cmp.Or(m.callback, sv.StatusCallback) }
+
 var variable = regexp.MustCompile(`\{\{\d+\}\}`)
 
 // setContent fills a template. Variables come as JSON text: an object of strings.
-func (m *message) setContent(a *Account, sid, variables string) *apiError {
-	i := slices.IndexFunc(a.Contents, func(c Content) bool { return c.SID == sid })
-	if i < 0 {
-		return refuse(21655, "The ContentSid is Invalid")
+// What WhatsApp thinks of the template shows later, in a callback.
+func (s *Simulator) setContent(m *message, sid, variables string) *apiError {
+	s.mu.Lock()
+	found := s.contents[contentKey{m.account.SID, sid}]
+	var c Content
+	if found != nil {
+		c = *found
+	}
+	s.mu.Unlock()
+	if found == nil {
+		return coded(21655, 0)
+	}
+	if m.Channel == WhatsApp {
+		switch {
+		case c.Status == contentPaused:
+			m.failure = codePaused
+		case c.Status == contentDisabled:
+			m.failure = codeDisabled
+		case c.Status != contentApproved && !s.windowOpen(m.pair()):
+			m.failure = codeOutsideWindow // what is not approved is free-form
+		}
 	}
 	values := map[string]string{}
 	if variables != "" && json.Unmarshal([]byte(variables), &values) != nil {
-		return refuse(21656, "The ContentVariables Parameter is invalid")
+		return coded(21656, 0)
 	}
-	c := a.Contents[i]
 	for _, v := range variable.FindAllString(c.Body+c.ButtonURL, -1) {
 		if values[strings.Trim(v, "{}")] == "" {
-			return refuse(21656, "The ContentVariables Parameter is invalid")
+			return coded(21656, 0)
 		}
 	}
 	fill := func(text string) string {
@@ -305,7 +471,7 @@ func (s *Simulator) resource(m *message) resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	path := "/" + apiVersion + "/Accounts/" + m.account.SID + "/Messages/" + m.ID
-	business, customer := m.address(m.From), m.address(m.To)
+	business, customer := m.address(m.From), m.recipient()
 	r := resource{
 		AccountSID: m.account.SID, APIVersion: apiVersion, Body: m.Text, Direction: m.direction, PriceUnit: "USD",
 		DateCreated: date(m.createdAt), DateUpdated: date(m.updatedAt),
@@ -322,22 +488,16 @@ func (s *Simulator) resource(m *message) resource {
 	if !m.sentAt.IsZero() {
 		sent := date(m.sentAt)
 		r.DateSent = &sent
+		if m.direction != directionInbound && m.errorCode == 0 {
+			price := m.price()
+			r.Price = &price
+		}
 	}
 	if m.errorCode != 0 {
-		code, text := m.errorCode, errorTexts[m.errorCode]
+		code, text := m.errorCode, errorText(m.errorCode)
 		r.ErrorCode, r.ErrorMessage = &code, &text
 	}
 	return r
-}
-
-// errorTexts are the sentences of the codes a message can end with.
-var errorTexts = map[int]string{
-	codeUnreachable:   "Unreachable destination handset",
-	codeBlockedSMS:    "Message blocked",
-	codeNotOnWhatsApp: "Channel invalid recipient",
-	codeBlockedByUser: "Message Failed because user blocked sender",
-	codeOutsideWindow: "Failed to send freeform message because you are outside the allowed window",
-	codeOptedOut:      "Attempt to send to unsubscribed recipient",
 }
 
 // address is an E.164 number the way this message's channel writes it.
@@ -346,6 +506,20 @@ func (m *message) address(number string) string {
 		return whatsAppPrefix + number
 	}
 	return number
+}
+
+// recipient is the customer, the way the message was addressed.
+func (m *message) recipient() string {
+	return m.address(cmp.Or(m.addressed, m.To))
+}
+
+// price is what a sent message cost, a negative number of dollars: each segment of
+// an SMS, each WhatsApp message.
+func (m *message) price() string {
+	if m.Channel == WhatsApp {
+		return "-0.00500"
+	}
+	return fmt.Sprintf("-%.5f", 0.0079*float64(segments(m.Text)))
 }
 
 // date writes a time as Twilio does, by RFC 2822.
@@ -363,29 +537,11 @@ func (s *Simulator) fetchMessage(w http.ResponseWriter, r *http.Request, _ *stri
 	if !ok || m == nil || m.account != account {
 		return notFound(r)
 	}
-	fault := s.set.Take(CallFetch)
-	if fault.Before(w, r) || fault.After(w, r) {
-		return nil
-	}
-	writeJSON(w, http.StatusOK, s.resource(m))
-	return nil
-}
-
-func (s *Simulator) fetchAccount(w http.ResponseWriter, r *http.Request, _ *string) *apiError {
-	sid, ok := strings.CutSuffix(r.PathValue("file"), ".json")
-	account, failure := s.authenticate(r, sid)
-	if failure != nil {
+	fault, failure := s.fault(w, CallFetch)
+	if failure != nil || fault.Before(w, r) || fault.After(w, r) {
 		return failure
 	}
-	if !ok {
-		return notFound(r)
-	}
-	fault := s.set.Take(CallAccount)
-	if fault.Before(w, r) || fault.After(w, r) {
-		return nil
-	}
-	writeJSON(w, http.StatusOK, map[string]string{"sid": account.SID, "status": "active", "type": "Full",
-		"friendly_name": "Simulated account", "uri": "/" + apiVersion + "/Accounts/" + account.SID + ".json"})
+	writeJSON(w, http.StatusOK, s.resource(m))
 	return nil
 }
 
@@ -412,9 +568,9 @@ func (s *Simulator) listMessages(w http.ResponseWriter, r *http.Request, _ *stri
 	if failure != nil {
 		return failure
 	}
-	fault := s.set.Take(CallList)
-	if fault.Before(w, r) || fault.After(w, r) {
-		return nil
+	fault, failure := s.fault(w, CallList)
+	if failure != nil || fault.Before(w, r) || fault.After(w, r) {
+		return failure
 	}
 
 	s.mu.Lock()
@@ -424,7 +580,7 @@ func (s *Simulator) listMessages(w http.ResponseWriter, r *http.Request, _ *stri
 	rows := []resource{}
 	seen, more := 0, false
 	for _, m := range all {
-		if m.account != account || !matches(q.Get("To"), m.address(m.To)) || !matches(q.Get("From"), m.address(m.From)) {
+		if m.account != account || !matches(q.Get("To"), m.recipient()) || !matches(q.Get("From"), m.address(m.From)) {
 			continue
 		}
 		s.mu.Lock()

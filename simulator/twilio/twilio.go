@@ -4,8 +4,30 @@
 // refuses what Twilio refuses, with the error bodies and signatures of the public
 // documentation (twilio.com/docs/messaging, twilio.com/docs/usage/security).
 //
-// The calls live under /twilio/2010-04-01/..., so a client's base address is this
-// server's with /twilio behind it.
+// The calls live under /twilio/..., so a client's base address is this server's
+// with /twilio behind it, whichever of Twilio's hosts a call has:
+//
+//	POST 2010-04-01/Accounts/{AC}/Messages.json     send
+//	GET  2010-04-01/Accounts/{AC}/Messages.json     list; ?To= &From= &DateSent= &DateSent>= &DateSent<= &PageSize= &Page=
+//	GET  2010-04-01/Accounts/{AC}/Messages/{SM}.json
+//	GET  2010-04-01/Accounts/{AC}.json
+//	GET  2010-04-01/Accounts/{AC}/IncomingPhoneNumbers.json     ?PhoneNumber=
+//	GET  v1/Services/{MG}, v1/Services/{MG}/PhoneNumbers        of messaging.twilio.com
+//	GET  v2/Channels/Senders                                    WhatsApp senders
+//	GET  v1/Content, v1/Content/{HX}, v1/Content/{HX}/ApprovalRequests
+//	POST v3/Indicators/Typing.json                  JSON; v2 takes a form
+//
+// # Control calls
+//
+// Bodies are strict JSON; a wrong one is answered with a problem document whose
+// field names what is wrong. "account" may be left out when there is only one.
+//
+//	GET  /twilio/contents    all templates with their approval
+//	POST /twilio/contents    {"sid","status"[,"reason"]}: approved, pending, rejected, paused, disabled, unsubmitted
+//	POST /twilio/accounts    {"suspended"}: sends are refused with 20005
+//	POST /twilio/messages    {"channel","from","to","text","parameters":{...}}: a customer's message, with any parameters
+//	POST /twilio/webhooks    how webhooks are written from now on: "json" bodies with bodySHA256, "get", "extra" for new
+//	                         parameters, some of them empty, and "port" of the signed address: add, drop, alternate
 package twilio
 
 import (
@@ -34,6 +56,10 @@ const (
 	CallFetch          = "twilio.messages.fetch"  // GET of one message
 	CallList           = "twilio.messages.list"   // GET Messages.json
 	CallAccount        = "twilio.account"         // GET of the account
+	CallNumbers        = "twilio.numbers"         // GET of its phone numbers, or of WhatsApp senders
+	CallService        = "twilio.service"         // GET of a Messaging Service, or of its numbers
+	CallContent        = "twilio.content"         // GET of a template, or of its approval
+	CallTyping         = "twilio.typing"          // POST of a typing indicator
 	CallWebhookInbound = "twilio.webhook.inbound" // a customer's message
 	CallWebhookStatus  = "twilio.webhook.status"  // a status callback
 )
@@ -48,9 +74,14 @@ const (
 type Account struct {
 	SID       string
 	AuthToken string
-	Numbers   []Number
-	Services  []Service
-	Contents  []Content
+	Keys      map[string]string // API keys and their secrets
+	Suspended bool              // sends are refused with 20005
+	// Test makes these test credentials: nothing is sent, and Twilio's magic
+	// numbers have their outcomes.
+	Test     bool
+	Numbers  []Number
+	Services []Service
+	Contents []Content
 }
 
 // Number is one sender of an account on one channel. A number that does both SMS
@@ -60,13 +91,34 @@ type Number struct {
 	E164       string
 	Name       string // what the customer sees above the chat
 	InboundURL string // with Twilio's connection overrides in its fragment; may be empty
+
+	InboundMethod  string  // POST (the default) or GET
+	FallbackURL    string  // called when InboundURL fails
+	StatusCallback string  // only shown by IncomingPhoneNumbers
+	PerSecond      float64 // segments that leave its queue; 0 for no queue
+	Unregistered   bool    // its messages to +1 end with 30034
 }
 
 // Service is a Messaging Service; it sends from the first of its numbers that
-// has the recipient's channel.
+// has the recipient's channel. An opt-out from one of its numbers counts for all.
 type Service struct {
 	SID     string
+	Name    string
 	Numbers []string // E.164
+
+	InboundURL     string // takes the place of its numbers' own, unless NumberURLs
+	InboundMethod  string
+	NumberURLs     bool   // use_inbound_webhook_on_number
+	StatusCallback string // for messages without one
+	ValidityPeriod int    // seconds; 36000 when 0
+	OptOut         *OptOut
+}
+
+// OptOut is Advanced Opt-Out: a service's own words, and what it answers. Empty
+// lists and answers are Twilio's usual ones.
+type OptOut struct {
+	Stop, Start, Help                []string
+	StopReply, StartReply, HelpReply string
 }
 
 // Content is a message template of the Content API.
@@ -76,6 +128,12 @@ type Content struct {
 	ButtonLabel  string // a link below the text; empty for none
 	ButtonURL    string // may hold variables
 	QuickReplies []string
+
+	Name     string
+	Language string // en when empty
+	Category string // UTILITY when empty
+	Status   string // of WhatsApp's approval: approved (the default), pending, rejected, paused, disabled, unsubmitted
+	Reason   string // of a rejection
 }
 
 // Config says which accounts exist and how fast the network is.
@@ -89,6 +147,10 @@ type Config struct {
 
 	Landlines      []string // E.164 numbers that cannot get an SMS (21614)
 	ClosedPrefixes []string // such as +53: countries the account may not send to (21408)
+	NoReceipts     []string // prefixes of countries whose carriers send no receipts: the last status is sent
+	Filtered       []string // parts of an SMS that make carriers filter it (30007)
+	Concurrency    int      // sends of one account at a time, else 20429; 0 for no limit
+	ExpiryCode     int      // of a message whose validity period ends in the queue; 30036
 
 	Now    func() time.Time
 	Log    *slog.Logger
@@ -104,6 +166,8 @@ type Handset struct {
 	Reachable       bool
 	BlockedSMS      bool
 	BlockedWhatsApp bool
+	UserID          string // business-scoped user id on WhatsApp; may be empty
+	HideNumber      bool   // with a UserID: businesses do not see the number
 }
 
 // Button is a button below a message: a reply (ID set) or a link (URL set).
@@ -133,6 +197,12 @@ type Phones interface {
 	Accepted(e164, id string)
 }
 
+// Reader is what Phones may have, too: it shows that the business has read all up
+// to id, and is typing.
+type Reader interface {
+	MarkedRead(e164, id string, typing bool)
+}
+
 // Simulator is Twilio's side. It is safe for concurrent use; Close ends its
 // webhooks.
 type Simulator struct {
@@ -148,7 +218,16 @@ type Simulator struct {
 	waiting  map[string][]*message
 	optedOut map[pair]bool
 	windows  map[pair]time.Time
+	turns    map[pair]time.Time // when a sender's queue is empty; without a customer
+	sending  map[string]int     // sends in progress, by account
+	inactive map[string]bool    // suspended accounts
+	contents map[contentKey]*Content
+	userIDs  map[string]string // to E.164
+	habits   Habits
+	posted   int // webhooks so far, for Habits.Port
 }
+
+type contentKey struct{ account, content string }
 
 // pair is a sender on its channel, and a customer.
 type pair struct{ channel, business, customer string }
@@ -163,7 +242,12 @@ type message struct {
 	callback  string
 	media     int
 	createdAt time.Time
-	failure   int // decided when it was accepted
+	failure   int           // decided when it was accepted
+	failAfter string        // the status that comes before the failure
+	ending    string        // failed or undelivered; empty for the code's usual one
+	validity  time.Duration // how long it may wait in the queue
+	turn      time.Duration // how long it has to
+	addressed string        // To, when it was a user id
 
 	status    string
 	sentAt    time.Time
@@ -175,6 +259,7 @@ type message struct {
 // nil.
 func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 	cfg.Window = cmp.Or(cfg.Window, 24*time.Hour)
+	cfg.ExpiryCode = cmp.Or(cfg.ExpiryCode, codeExpired)
 	cfg.RetryPause = cmp.Or(cfg.RetryPause, 200*time.Millisecond)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -197,6 +282,11 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 		waiting:  make(map[string][]*message),
 		optedOut: make(map[pair]bool),
 		windows:  make(map[pair]time.Time),
+		turns:    make(map[pair]time.Time),
+		sending:  make(map[string]int),
+		inactive: make(map[string]bool),
+		contents: make(map[contentKey]*Content),
+		userIDs:  make(map[string]string),
 	}
 	if err := s.check(); err != nil {
 		s.Close()
@@ -226,7 +316,7 @@ func (s *Simulator) check() error {
 		case a.AuthToken == "":
 			wrong("account %d: AuthToken is missing", i)
 		}
-		sids[a.SID] = true
+		sids[a.SID], s.inactive[a.SID] = true, a.Suspended
 		a.Numbers = slices.Clone(a.Numbers) // the defaults below are not the caller's
 		for j := range a.Numbers {
 			n := &a.Numbers[j]
@@ -247,6 +337,8 @@ func (s *Simulator) check() error {
 			if !contentSID.MatchString(c.SID) || c.Body == "" {
 				wrong("account %d, content %d: SID must be HX and 32 hex digits, and Body is needed", i, j)
 			}
+			c.Status, c.Language, c.Category = cmp.Or(c.Status, contentApproved), cmp.Or(c.Language, "en"), cmp.Or(c.Category, "UTILITY")
+			s.contents[contentKey{a.SID, c.SID}] = &c
 		}
 	}
 	return errors.Join(errs...)
@@ -292,6 +384,15 @@ func (a *Account) number(channel, businessE164 string) *Number {
 	return &a.Numbers[i]
 }
 
+// serviceOf is the Messaging Service that a number is in, or nil.
+func (a *Account) serviceOf(businessE164 string) *Service {
+	i := slices.IndexFunc(a.Services, func(sv Service) bool { return slices.Contains(sv.Numbers, businessE164) })
+	if i < 0 {
+		return nil
+	}
+	return &a.Services[i]
+}
+
 // Error codes that a message can end with.
 const (
 	codeUnreachable    = 30003
@@ -300,6 +401,11 @@ const (
 	codeBlockedByUser  = 63014
 	codeOutsideWindow  = 63016
 	codeOptedOut       = 21610
+	codeFiltered       = 30007
+	codeUnregistered   = 30034
+	codeExpired        = 30036
+	codePaused         = 63040
+	codeDisabled       = 63041
 	statusSent         = "sent"
 	statusDelivered    = "delivered"
 	statusRead         = "read"
@@ -336,34 +442,40 @@ func (s *Simulator) store(m *message) {
 // start sends an accepted message on its way through the network.
 func (s *Simulator) start(m *message) {
 	s.courier.Go(func(ctx context.Context) {
-		if !faults.Wait(ctx, s.cfg.SentAfter) {
+		if m.turn > m.validity {
+			if faults.Wait(ctx, m.validity) {
+				s.report(m, statusFailed, s.cfg.ExpiryCode)
+			}
 			return
 		}
-		handset := s.phones.Handset(m.To)
-		if m.Channel == WhatsApp {
-			switch {
-			case m.failure != 0:
-			case !handset.OnWhatsApp:
-				m.failure = codeNotOnWhatsApp
-			case handset.BlockedWhatsApp:
-				m.failure = codeBlockedByUser
-			}
-			if m.failure != 0 {
-				s.report(m, statusUndelivered, m.failure)
-				return
-			}
+		if m.service != "" && m.status == statusAccepted {
+			s.report(m, statusQueued, 0) // the service has chosen its sender
+		}
+		if !faults.Wait(ctx, m.turn+s.cfg.SentAfter) {
+			return
+		}
+		if m.failure == 0 {
+			m.failure, m.failAfter = s.networkFailure(m)
+		}
+		if m.failure != 0 && m.failAfter == "" {
+			s.fail(m)
+			return
 		}
 		s.report(m, statusSent, 0)
 		if !faults.Wait(ctx, s.cfg.DeliveredAfter) {
 			return
 		}
-		handset = s.phones.Handset(m.To)
+		handset := s.phones.Handset(m.To)
 		switch {
+		case m.failure != 0 && m.failAfter == statusSent:
+			s.fail(m)
 		case m.Channel == SMS && handset.BlockedSMS:
 			s.report(m, statusUndelivered, codeBlockedSMS)
 		case m.Channel == SMS && !handset.Reachable:
 			// A carrier gives up on a handset; WhatsApp below keeps the message.
 			s.report(m, statusUndelivered, codeUnreachable)
+		case m.Channel == SMS && slices.ContainsFunc(s.cfg.NoReceipts, m.toPrefix):
+			s.phones.Deliver(m.Delivery)
 		case m.Channel == SMS:
 			s.arrive(m)
 		default:
@@ -373,6 +485,32 @@ func (s *Simulator) start(m *message) {
 			s.Reachable(m.To)
 		}
 	})
+}
+
+// networkFailure is what a channel or a carrier refuses, and the status that the
+// message has by then.
+func (s *Simulator) networkFailure(m *message) (code int, after string) {
+	handset := s.phones.Handset(m.To)
+	switch {
+	case m.Channel == WhatsApp && !handset.OnWhatsApp:
+		return codeNotOnWhatsApp, ""
+	case m.Channel == WhatsApp && handset.BlockedWhatsApp:
+		return codeBlockedByUser, ""
+	case m.Channel == WhatsApp:
+		return 0, ""
+	case strings.HasPrefix(m.To, "+1") && m.account.number(SMS, m.From).Unregistered:
+		return codeUnregistered, ""
+	case slices.ContainsFunc(s.cfg.Filtered, func(part string) bool { return strings.Contains(m.Text, part) }):
+		return codeFiltered, statusSent
+	}
+	return 0, ""
+}
+
+func (m *message) toPrefix(prefix string) bool { return strings.HasPrefix(m.To, prefix) }
+
+// fail ends a message with its failure.
+func (s *Simulator) fail(m *message) {
+	s.report(m, cmp.Or(m.ending, endingOf(m.failure)), m.failure)
 }
 
 // Reachable delivers what waits for a phone on WhatsApp, if it can be reached.
@@ -399,6 +537,9 @@ func (s *Simulator) arrive(m *message) {
 	s.mu.Unlock()
 	s.phones.Deliver(m.Delivery)
 	s.report(m, statusDelivered, 0)
+	if m.failure != 0 {
+		s.fail(m)
+	}
 }
 
 // Read reports as read those of the messages that were delivered on WhatsApp and
@@ -423,7 +564,7 @@ func (s *Simulator) record(m *message, status string, code int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.cfg.Now()
-	if m.sentAt.IsZero() {
+	if m.sentAt.IsZero() && status != statusQueued {
 		m.sentAt = now
 	}
 	if m.status != statusRead {
@@ -439,10 +580,20 @@ func (s *Simulator) windowOpen(p pair) bool {
 	return wrote && s.cfg.Now().Sub(last) < s.cfg.Window
 }
 
-func (s *Simulator) isOptedOut(p pair) bool {
+func (s *Simulator) isOptedOut(a *Account, p pair) bool {
+	p = a.optOutScope(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.optedOut[p]
+}
+
+// optOutScope is who a customer opts out of: the number, or the service that it
+// is in.
+func (a *Account) optOutScope(p pair) pair {
+	if sv := a.serviceOf(p.business); sv != nil {
+		p.business = sv.SID
+	}
+	return p
 }
 
 // NewID returns the SID of a new message.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -479,7 +480,7 @@ func TestMessagingService(t *testing.T) {
 	if r.Status != "accepted" || r.From != nil || r.NumSegments != "0" || *r.MessagingServiceSID != "MG1" {
 		t.Errorf("answer: got %+v", r)
 	}
-	w.awaitStatuses(t, "sent", "delivered")
+	w.awaitStatuses(t, "queued", "sent", "delivered")
 	if f := w.hook.all()[0].form; f.Get("MessagingServiceSid") != "MG1" || f.Get("From") != business {
 		t.Errorf("callback: got %v", f)
 	}
@@ -633,11 +634,12 @@ func TestOutcomes(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	a := &w.cfg.Accounts[0]
-	if _, outcome := w.post(t.Context(), a, gone.URL, url.Values{}, "x", time.Second); outcome != "ct" {
+	_, o := parseOverrides("")
+	if _, outcome := w.post(t.Context(), a, w.write("", gone.URL, url.Values{}), "x", o); outcome != "ct" {
 		t.Errorf("refused connection: got %q, want ct", outcome)
 	}
 	w.hook.answer = func(_ int, rw http.ResponseWriter) { rw.WriteHeader(204) }
-	if _, outcome := w.post(t.Context(), a, w.hook.url+"/", url.Values{}, "x", time.Second); outcome != "" {
+	if _, outcome := w.post(t.Context(), a, w.write("", w.hook.url+"/", url.Values{}), "x", o); outcome != "" {
 		t.Errorf("204: got %q, want success", outcome)
 	}
 }
@@ -648,13 +650,13 @@ func TestOverrides(t *testing.T) {
 		address, bare string
 		want          overrides
 	}{
-		{"https://a/b?c=d", "https://a/b?c=d", overrides{1, []string{"ct"}, 15 * time.Second}},
-		{"https://a/b#rc=0", "https://a/b", overrides{0, []string{"ct"}, 15 * time.Second}},
-		{"https://a/b#rc=3&rp=ct,rt,5xx&rt=4000&tt=9000", "https://a/b", overrides{3, []string{"ct", "rt", "5xx"}, 4 * time.Second}},
-		{"https://a/b#tt=20", "https://a/b", overrides{1, []string{"ct"}, 15 * time.Second}},
+		{"https://a/b?c=d", "https://a/b?c=d", overrides{1, []string{"ct"}, 5 * time.Second, 15 * time.Second, 15 * time.Second}},
+		{"https://a/b#rc=0", "https://a/b", overrides{0, []string{"ct"}, 5 * time.Second, 15 * time.Second, 15 * time.Second}},
+		{"https://a/b#rc=3&rp=ct,rt,5xx&rt=4000&tt=9000", "https://a/b", overrides{3, []string{"ct", "rt", "5xx"}, 5 * time.Second, 4 * time.Second, 9 * time.Second}},
+		{"https://a/b#tt=20&ct=100&rt=15001", "https://a/b", overrides{1, []string{"ct"}, 100 * time.Millisecond, 15 * time.Second, 15 * time.Second}},
 	} {
 		bare, got := parseOverrides(tc.address)
-		if bare != tc.bare || got.retries != tc.want.retries || got.total != tc.want.total || !slices.Equal(got.on, tc.want.on) {
+		if bare != tc.bare || !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: got %s %+v, want %s %+v", tc.address, bare, got, tc.bare, tc.want)
 		}
 	}
