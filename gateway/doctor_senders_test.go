@@ -2,8 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -245,5 +250,83 @@ warn told of quality: The quality of the template payment_request (en) is yellow
 				t.Errorf("found\n%swant\n%s", got.String(), tt.want)
 			}
 		})
+	}
+}
+
+// TestDoctorAsksTheSimulatedCompanies runs the whole command against companies
+// that answer as the real ones do: all is well, then one thing after another
+// is not. Whatever it finds, it prints no secret and changes nothing.
+func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
+	t.Parallel()
+	s := newRig(t, aSingleRedis(t))
+	doctor := func(env ...string) (int, string) {
+		t.Helper()
+		code, out, errs := execute(t, append(slices.Clone(s.env), env...), "doctor", "--config", s.config)
+		for _, secret := range []string{demoMeta.AccessToken, demoMeta.AppSecret, demoMeta.VerifyToken, demoTwilio.AuthToken, "another-token-than-it-is"} {
+			if strings.Contains(out+errs, secret) {
+				t.Errorf("the doctor prints a secret:\n%s%s", out, errs)
+			}
+		}
+		return code, out
+	}
+	wants := func(code int, out string, wantCode int, lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if !regexp.MustCompile(`(?m)^` + line).MatchString(out) {
+				t.Errorf("no line %q in\n%s", line, out)
+			}
+		}
+		if code != wantCode {
+			t.Errorf("exit code %d, want %d:\n%s", code, wantCode, out)
+		}
+	}
+
+	code, out := doctor()
+	wants(code, out, exitOK, `sender acme-wa \(whatsapp at meta, merchant acme\)$`, `warn +public address +http://127`, `ok +access token`, `ok +number `,
+		`ok +template payment_request \(en\)`, `sender acme-sms \(sms at twilio, merchant acme\)$`, `ok +account and auth token`)
+
+	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_WA_ACCESS_TOKEN=another-token-than-it-is")
+	wants(code, out, exitFailed, `fail +access token .*Meta refused it \(code 190\)`, `ok +account and auth token`)
+
+	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_SMS_AUTH_TOKEN=another-token-than-it-is")
+	wants(code, out, exitFailed, `ok +access token`, `fail +account and auth token .*no webhook can be verified`)
+
+	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_WA_TEMPLATE_RECEIPT=thanks")
+	wants(code, out, exitFailed, `ok +template payment_request`, `fail +template thanks \(en\) +The account has no such template`)
+
+	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_PUBLIC_URL=https://pay.acme.com")
+	wants(code, out, exitFailed, `ok +public address +https://pay.acme.com/webhooks/acme-wa`, `fail +template payment_request \(en\) .*opens another address`)
+
+	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_WA_BASE_URL=http://127.0.0.1:1")
+	wants(code, out, exitFailed, `fail +access token +Meta could not be reached`)
+
+	control := func(method, path, body string) []byte {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, s.world.URL+path, strings.NewReader(body))
+		s.must(err)
+		resp, err := s.agent.Do(req)
+		s.must(err)
+		answer, err := io.ReadAll(resp.Body)
+		s.must(errors.Join(err, resp.Body.Close()))
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s %s: %s %s", method, path, resp.Status, answer)
+		}
+		return answer
+	}
+	control("POST", "/meta/templates", `{"name":"payment_request","language":"en","event":"paused","title":"FIRST_PAUSE"}`)
+	code, out = doctor()
+	wants(code, out, exitFailed, `fail +template payment_request \(en\) +Its status is paused\.`, `ok +template payment_receipt`)
+
+	var seen struct {
+		Calls []struct{ Call, Method string }
+	}
+	s.must(json.Unmarshal(control("GET", "/calls", ""), &seen))
+	for _, c := range seen.Calls {
+		if c.Method != http.MethodGet {
+			t.Errorf("the doctor made the call %s %s", c.Method, c.Call)
+		}
+	}
+	if len(seen.Calls) < 10 {
+		t.Errorf("%d calls: this test does not see them", len(seen.Calls))
 	}
 }
