@@ -40,8 +40,8 @@
 //	POST   /meta/verify                 Meta makes its handshake with every webhook
 //	POST   /meta/webhooks/{pnid}        any JSON, posted to that number's webhook as Meta would write and sign it
 //	POST   /clickatell/webhooks/{id}    any JSON, posted to that integration's callback address; ?to=status for the other one
-//	POST   /clickatell/replies          {"from"[,"to","channel","event","members"]}: a customer's picture, place, ...
-//	POST   /clickatell/integrations/{id} {["balance","callbacks","charset"]}: changes a running integration
+//
+// The companies' packages describe the control calls that are theirs alone.
 package simulator
 
 import (
