@@ -32,6 +32,7 @@ type phones struct {
 	handsets  map[string]Handset
 	delivered []Delivery
 	accepted  []string
+	readIDs   []string
 }
 
 func (p *phones) Handset(e164 string) Handset {
