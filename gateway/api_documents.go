@@ -45,6 +45,7 @@ type PaymentRequestDocument struct {
 	Phone         string                                `json:"phone" example:"+27821234567" doc:"E.164."`
 	PhoneNational string                                `json:"phone_national" example:"082 123 4567" doc:"As it is dialled in its country."`
 	Channel       conversations.Channel                 `json:"channel" enum:"whatsapp,sms"`
+	FellBackTo    conversations.Channel                 `json:"fell_back_to,omitempty" enum:"sms" doc:"Where its messages go now, because the channel failed."`
 	Locale        string                                `json:"locale" example:"en"`
 	Note          string                                `json:"note,omitempty" doc:"For the merchant's own eyes."`
 	LineItems     []LineItem                            `json:"line_items"`
@@ -115,6 +116,7 @@ type MessageDocument struct {
 	Status      conversations.DeliveryStatus `json:"status" enum:"queued,sending,accepted,sent,delivered,read,failed"`
 	Reason      conversations.FailureReason  `json:"reason,omitempty" example:"not_on_channel"`
 	ReasonText  string                       `json:"reason_text,omitempty" doc:"The reason as a sentence for the agent."`
+	Follows     string                       `json:"follows,omitempty" doc:"The message that it was sent instead of, or again for."`
 	QueuedAt    time.Time                    `json:"queued_at"`
 	SentAt      *time.Time                   `json:"sent_at,omitempty"`
 	DeliveredAt *time.Time                   `json:"delivered_at,omitempty"`
@@ -157,7 +159,7 @@ func (a *api) document(ctx context.Context, c *call, r *conversations.PaymentReq
 	d := &PaymentRequestDocument{
 		ID: r.ID, Order: r.Order.Reference, Merchant: MerchantDocument{c.merchant.ID, c.merchant.Name}, Environment: environment(r.Sandbox),
 		Lifecycle: r.Lifecycle, Reason: r.Reason, CancelReason: r.CancelNote, Superseded: r.Superseded, Late: r.Late,
-		Phone: r.Phone, PhoneNational: national, Channel: r.Channel, Locale: r.Locale, Note: r.Note,
+		Phone: r.Phone, PhoneNational: national, Channel: r.Channel, FellBackTo: r.FellBackTo, Locale: r.Locale, Note: r.Note,
 		LineItems: lineItems(r.Order.LineItems), Subtotal: amountOf(r.Order.Subtotal), Tax: amountOf(r.Order.Tax),
 		Shipping: amountOf(r.Order.Shipping), Discount: amountOf(r.Order.Discount), Total: amountOf(r.Order.Total), Totals: totals(r),
 		Milestones: r.Milestones, CreatedAt: r.CreatedAt, OpenBy: r.OpenBy, PayBy: r.PayBy,
@@ -241,7 +243,7 @@ func messageDocument(m *conversations.Message) MessageDocument {
 	}
 	return MessageDocument{
 		ID: m.ID, Purpose: m.Purpose, Channel: m.Channel, Status: m.Status, Reason: m.Reason, ReasonText: conversations.FailureReasons[m.Reason],
-		QueuedAt: m.At, SentAt: at(conversations.DeliverySent), DeliveredAt: at(conversations.DeliveryDelivered), ReadAt: at(conversations.DeliveryRead),
+		Follows: m.Follows, QueuedAt: m.At, SentAt: at(conversations.DeliverySent), DeliveredAt: at(conversations.DeliveryDelivered), ReadAt: at(conversations.DeliveryRead),
 	}
 }
 
