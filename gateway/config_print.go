@@ -46,10 +46,20 @@ func exampleSection(b *bytes.Buffer, indent string, s section) {
 			exampleSection(b, indent+"  ", f.section)
 		case f.kind == kindItems:
 			fmt.Fprintf(b, "%s%s:\n", indent, f.key)
+			taken := map[string]bool{}
 			for _, element := range oneOfEach(f.add()) {
 				var lines bytes.Buffer
 				exampleSection(&lines, indent+"    ", element)
-				b.WriteString(withDash(lines.String(), indent))
+				text := withDash(lines.String(), indent)
+				if element.by != "" {
+					id := element.variants[0].samples[f.identity]
+					if taken[id] {
+						comment(b, indent, "Or, in the place of the one above:")
+						text = commentedOut(text)
+					}
+					taken[id] = true
+				}
+				b.WriteString(text)
 			}
 		default:
 			written, shown := exampleValue(f)
@@ -87,6 +97,18 @@ func withDash(lines, indent string) string {
 			break
 		}
 		out[i] = strings.Replace(line, in, indent+"  ", 1)
+	}
+	return strings.Join(out, "\n")
+}
+
+// commentedOut makes comments of all lines: an element that may stand in the
+// place of another, not beside it.
+func commentedOut(lines string) string {
+	out := strings.Split(lines, "\n")
+	for i, line := range out {
+		if key := strings.TrimLeft(line, " "); key != "" && key[0] != '#' {
+			out[i] = line[:len(line)-len(key)] + "# " + key
+		}
 	}
 	return strings.Join(out, "\n")
 }

@@ -99,8 +99,13 @@ func TestConfigExampleLoads(t *testing.T) {
 	if !ok || m.Name != "Acme Outfitters" || !m.Sandbox || m.TimeToOpen != 24*time.Hour || !m.Capture {
 		t.Errorf("merchant acme = %v %+v", ok, m)
 	}
-	if len(m.Senders) != len(providerRegistrations) {
-		t.Errorf("the example has %d senders, want one for each of %d providers", len(m.Senders), len(providerRegistrations))
+	if len(m.Senders) != len(conversations.Channels) {
+		t.Errorf("the example has %d senders, want one for each of %d channels", len(m.Senders), len(conversations.Channels))
+	}
+	for _, r := range providerRegistrations { // those for a channel that is taken stand in comments
+		if text := string(printExample()); !strings.Contains(text, "provider: "+r.Name+"\n") {
+			t.Errorf("the example has no sender at %s", r.Name)
+		}
 	}
 	s, ok := c.Sender("acme-whatsapp")
 	if !ok || s.Merchant != m || s.Channel != conversations.WhatsApp || s.Settings["api_version"] != "v25.0" {

@@ -11,6 +11,7 @@ import (
 	"paythread/checkout/platforms/unifiedcheckout"
 	"paythread/conversations"
 	"paythread/gateway/providers"
+	"paythread/gateway/providers/clickatell"
 	"paythread/gateway/providers/meta"
 	"paythread/gateway/providers/twilio"
 )
@@ -20,6 +21,7 @@ import (
 var providerRegistrations = registered(providerParts,
 	meta.Registration,
 	twilio.Registration,
+	clickatell.Registration,
 )
 
 // platformRegistrations are the ways to pay that a merchant can choose. A new
@@ -133,6 +135,8 @@ const merchantsCountry = "country"
 var exampleSettings = map[string]map[string]string{
 	"meta":   {"phone_number_id": "106540352242922", "template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled"},
 	"twilio": {"account_sid": "AC0123456789abcdef0123456789abcdef", "from": "+27600000001"},
+	// One of webhook_secret and webhook_user is needed; the secret has a least length.
+	"clickatell": {"webhook_secret": placeholder + "-with-a-long-random-secret", "template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled"},
 	"unified_checkout": {
 		"merchant_id":   "acme_sandbox",
 		"key_id":        "08c94330-f618-42a3-b09d-e1e43be5efda",

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"paythread/gateway/providers"
 )
 
 func TestRegistryMistakes(t *testing.T) {
@@ -42,6 +45,28 @@ func TestRegistryMistakes(t *testing.T) {
 		}
 	}()
 	registered(parts, entry{})
+}
+
+// TestRegistryExamples: every provider takes what the printed example shows for
+// it, on each of its channels.
+func TestRegistryExamples(t *testing.T) {
+	t.Parallel()
+	for _, r := range providerRegistrations {
+		values := map[string]string{}
+		for _, x := range r.Settings {
+			v := cmp.Or(x.Default, exampleSettings[r.Name][x.Name])
+			if v == "" && x.Required {
+				v = placeholder
+			}
+			values[x.Name] = v
+		}
+		for _, channel := range r.Channels {
+			_, err := r.New(providers.Settings{SenderID: "s", Channel: channel, WebhookURL: "https://pay.acme.example/webhooks/s", Values: values}, &http.Client{}, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Errorf("%s on %s: %v", r.Name, channel, err)
+			}
+		}
+	}
 }
 
 // TestRegistrySettings: what a Registration asks for can stand beside the keys

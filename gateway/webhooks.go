@@ -167,6 +167,8 @@ func signatureHeader(provider string) string {
 		return "X-Hub-Signature-256"
 	case "twilio":
 		return "X-Twilio-Signature"
+	case "clickatell":
+		return "Authorization" // or the secret that ends the path, of which a problem says nothing
 	}
 	return "signature"
 }
