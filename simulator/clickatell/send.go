@@ -131,9 +131,10 @@ type object map[string]json.RawMessage
 
 // get reads a member that may be missing or null. It reports whether the type
 // was right.
-func (o object) get(name string, into any) bool {
-	raw, ok := o[name]
-	return !ok || json.Unmarshal(raw, into) == nil
+func (o object) get(name string, into any) bool { return decode(o[name], into) }
+
+func decode(raw json.RawMessage, into any) bool {
+	return raw == nil || json.Unmarshal(raw, into) == nil
 }
 
 // readObject reads the body of a send.
@@ -174,40 +175,45 @@ func readWish(o object) (wish, bool) {
 	return in, ok && in.readTemplate(o)
 }
 
-// readTemplate reads a template's name and parameters. The documents nest them in
-// hsm, the table of parameters has them flat, and newer examples nest the
-// parameters in template.body; they are an object, or a list. All are taken.
+// readTemplate reads a template's name and parameters, which are an object by
+// number, or a list.
 func (in *wish) readTemplate(o object) bool {
-	var nested, body object
-	if !o.get("hsm", &nested) {
+	name, parameters, ok := templateOf(o)
+	if !ok || !decode(name, &in.template) {
 		return false
 	}
-	if nested == nil {
-		nested = object{"template": o["template"], "parameters": o["parameters"]}
-		if named := (object{}); json.Unmarshal(o["template"], &named) == nil && named != nil {
-			nested = object{"template": named["templateName"], "parameters": named["parameters"]}
-			if !named.get("body", &body) {
-				return false
-			}
-			if body != nil {
-				nested["parameters"] = body["parameters"]
-			}
-		}
-	}
-	for name, raw := range nested {
-		if raw == nil {
-			delete(nested, name)
-		}
-	}
 	var list []string
-	if json.Unmarshal(nested["parameters"], &list) == nil {
-		in.parameters = make(map[string]string, len(list))
-		for i, value := range list {
-			in.parameters[strconv.Itoa(i+1)] = value
-		}
-		delete(nested, "parameters")
+	if json.Unmarshal(parameters, &list) != nil {
+		return decode(parameters, &in.parameters)
 	}
-	return nested.get("template", &in.template) && nested.get("parameters", &in.parameters)
+	in.parameters = make(map[string]string, len(list))
+	for i, value := range list {
+		in.parameters[strconv.Itoa(i+1)] = value
+	}
+	return true
+}
+
+// templateOf finds a template's name and parameters. The documents nest them in
+// hsm, the table of parameters has them flat, and newer examples nest them in
+// template, with a body: all are taken.
+func templateOf(o object) (name, parameters json.RawMessage, ok bool) {
+	var hsm, named, body object
+	if !o.get("hsm", &hsm) {
+		return nil, nil, false
+	}
+	if hsm != nil {
+		return hsm["template"], hsm["parameters"], true
+	}
+	if json.Unmarshal(o["template"], &named) != nil || named == nil {
+		return o["template"], o["parameters"], true
+	}
+	if !named.get("body", &body) {
+		return nil, nil, false
+	}
+	if body != nil {
+		return named["templateName"], body["parameters"], true
+	}
+	return named["templateName"], named["parameters"], true
 }
 
 func (s *Simulator) sendMessages(w http.ResponseWriter, r *http.Request, ref *string) *refusal {
@@ -241,15 +247,15 @@ func (s *Simulator) sendMessages(w http.ResponseWriter, r *http.Request, ref *st
 	if refused := s.limit(a, len(wishes)); refused != nil {
 		return refused
 	}
-	sent, refusals := s.newMessages(a, wishes)
-	return s.dispatch(w, r, CallMessages, sent, refusals, func() {
+	sent, unsent := s.newMessages(a, wishes)
+	return s.dispatch(w, r, CallMessages, sent, unsent, func() {
 		status := http.StatusAccepted
 		var outcomes []any
 		for i, in := range wishes {
 			o := outcome{To: in.to, ClientID: in.clientID}
-			if refusal := refusals[i]; refusal != nil {
-				o.Error = &problem{refusal.code, refusal.text}
-				status = refusal.status
+			if why := unsent[i]; why != nil {
+				o.Error = &problem{why.code, why.text}
+				status = why.status
 			} else {
 				o.ID, o.Accepted = &sent[i].ID, true
 			}
@@ -276,15 +282,15 @@ func references(wishes []wish) string {
 }
 
 // dispatch lets the messages of one call take effect, and answers, as far as its
-// fault allows. Where one message was refused, its element of sent is nil.
-func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request, call string, sent []*message, refusals []*refusal, write func()) *refusal {
+// fault allows. An element is in sent or in unsent.
+func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request, call string, sent []*message, unsent []*refusal, write func()) *refusal {
 	fault, refused := s.fault(w, call)
 	switch {
 	case refused != nil && !refused.each:
 		return refused
 	case refused != nil:
 		for i := range sent {
-			sent[i], refusals[i] = nil, refused
+			sent[i], unsent[i] = nil, refused
 		}
 	case fault.Before(w, r):
 		return nil
@@ -321,18 +327,17 @@ func (s *Simulator) limit(a *account, n int) *refusal {
 	return nil
 }
 
-// newMessages checks every wish by itself: either the message or the refusal is
-// there.
-func (s *Simulator) newMessages(a *account, wishes []wish) ([]*message, []*refusal) {
-	sent, refusals := make([]*message, len(wishes)), make([]*refusal, len(wishes))
+// newMessages checks every wish by itself: each becomes a message or a refusal.
+func (s *Simulator) newMessages(a *account, wishes []wish) (sent []*message, unsent []*refusal) {
+	sent, unsent = make([]*message, len(wishes)), make([]*refusal, len(wishes))
 	request := NewID()
 	for i, in := range wishes {
-		sent[i], refusals[i] = s.newMessage(a, in)
+		sent[i], unsent[i] = s.newMessage(a, in)
 		if sent[i] != nil {
 			sent[i].requestID = request
 		}
 	}
-	return sent, refusals
+	return sent, unsent
 }
 
 var recipient = regexp.MustCompile(`^[1-9]\d{6,14}$`)
@@ -569,13 +574,13 @@ func (s *Simulator) sendToAll(w http.ResponseWriter, r *http.Request, ref *strin
 	if refused := s.limit(a, len(wishes)); refused != nil {
 		return refused
 	}
-	sent, refusals := s.newMessages(a, wishes)
-	return s.dispatch(w, r, CallLegacyMessages, sent, refusals, func() {
+	sent, unsent := s.newMessages(a, wishes)
+	return s.dispatch(w, r, CallLegacyMessages, sent, unsent, func() {
 		var outcomes []any
 		for i, one := range wishes {
 			o := legacyOutcome{To: one.to}
-			if refusal := refusals[i]; refusal != nil {
-				o.Error = &refusal.text
+			if why := unsent[i]; why != nil {
+				o.Error = &why.text
 			} else {
 				o.ID, o.Accepted = &sent[i].ID, true
 			}
