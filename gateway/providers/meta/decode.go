@@ -327,7 +327,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	var people contacts
 	b.each(value["contacts"], func(raw json.RawMessage) {
 		var c contact
-		if err := providers.Decode(raw, &c); err != nil {
+		if err := decode(raw, &c); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -335,7 +335,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	})
 	b.each(value["messages"], func(raw json.RawMessage) {
 		var m message
-		if err := providers.Decode(raw, &m); err != nil {
+		if err := decode(raw, &m); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -343,7 +343,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	})
 	b.each(value["statuses"], func(raw json.RawMessage) {
 		var s status
-		if err := providers.Decode(raw, &s); err != nil {
+		if err := decode(raw, &s); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -351,7 +351,7 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 	})
 	b.each(value["errors"], func(raw json.RawMessage) {
 		var e graphError
-		if err := providers.Decode(raw, &e); err != nil {
+		if err := decode(raw, &e); err != nil {
 			b.malformed(err)
 			return
 		}
@@ -362,6 +362,18 @@ func (b *batch) messages(sender string, value map[string]json.RawMessage) {
 			Reason: why.Reason, ErrorCode: code(e.Code),
 		})
 	})
+}
+
+// decode reads a value that was found sound, as providers.Decode does, and does
+// so in one go if the value is plain.
+func decode(raw []byte, v any) error {
+	if !plain(raw) {
+		return providers.Decode(raw, v)
+	}
+	if json.Unmarshal(raw, v) != nil {
+		return providers.ErrShape
+	}
+	return nil
 }
 
 // text reads a string member; anything else is "".

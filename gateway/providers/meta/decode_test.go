@@ -31,9 +31,15 @@ func newParser(t testing.TB) *Provider {
 }
 
 // sameBothWays holds the two ways to read a body against each other, and tells
-// whether it was read in one go.
+// whether it was read in one go. What is plain must be sound as well.
 func sameBothWays(t *testing.T, p *Provider, body []byte) bool {
 	t.Helper()
+	if plain(body) && json.Valid(body) {
+		var v any
+		if err := providers.Decode(body, &v); err != nil {
+			t.Errorf("plain, and not sound: %v", err)
+		}
+	}
 	decoded, ok := decodeWhole(body)
 	if !ok {
 		return false
@@ -200,6 +206,20 @@ func BenchmarkParse(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkParseBad measures the largest batch with one element in it that
+// cannot be read, so that all of it is taken apart layer by layer.
+func BenchmarkParseBad(b *testing.B) {
+	p := newParser(b)
+	body := bytes.Replace(largestBatch(), []byte(`"id":"wamid.500"`), []byte(`"id":"wamid.500","id":"twice"`), 1)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if got, err := p.Parse(providers.Webhook{Body: body, ReceivedAt: providertest.ReceivedAt}); err != nil || len(got) != 1000 {
+			b.Fatalf("got %d reports and %v", len(got), err)
+		}
 	}
 }
 

@@ -354,7 +354,7 @@ func (b *batch) preference(sender, waba string, raw json.RawMessage) {
 		Value        providers.Loose `json:"value"`
 		Timestamp    providers.Loose `json:"timestamp"`
 	}
-	if err := providers.Decode(raw, &u); err != nil {
+	if err := decode(raw, &u); err != nil {
 		b.malformed(err)
 		return
 	}
@@ -391,7 +391,7 @@ func (b *batch) userIDUpdate(sender, waba string, raw json.RawMessage) {
 		ParentUserID change          `json:"parent_user_id"`
 		Timestamp    providers.Loose `json:"timestamp"`
 	}
-	if err := providers.Decode(raw, &u); err != nil {
+	if err := decode(raw, &u); err != nil {
 		b.malformed(err)
 		return
 	}

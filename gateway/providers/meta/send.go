@@ -82,29 +82,6 @@ type parameter struct {
 	Text string `json:"text"`
 }
 
-// linkLabels are the labels of the button that opens a link, by language, at
-// most 20 characters each. Purposes without one have no link.
-var linkLabels = map[conversations.Purpose]map[string]string{
-	conversations.PurposePayment: {
-		"en": "Pay securely", "de": "Sicher bezahlen", "fr": "Payer", "es": "Pagar", "pt": "Pagar", "it": "Paga ora",
-		"nl": "Veilig betalen", "af": "Betaal veilig", "pl": "Zapłać", "sv": "Betala säkert", "da": "Betal sikkert",
-	},
-	conversations.PurposeReceipt: {
-		"en": "View receipt", "de": "Beleg ansehen", "fr": "Voir le reçu", "es": "Ver recibo", "pt": "Ver recibo", "it": "Vedi ricevuta",
-		"nl": "Bon bekijken", "af": "Sien kwitansie", "pl": "Zobacz paragon", "sv": "Visa kvitto", "da": "Se kvittering",
-	},
-}
-
-// linkLabel returns the label in the customer's language, or in English.
-func linkLabel(purpose conversations.Purpose, locale string) string {
-	labels := linkLabels[purpose]
-	base, _, _ := strings.Cut(languageOf(locale), "_")
-	if label := labels[base]; label != "" {
-		return label
-	}
-	return labels["en"]
-}
-
 // Send posts one message: the template of its purpose when free text is not
 // allowed now, a message with one link button for payment and receipt links,
 // one with reply buttons where answers are offered, plain text for everything
@@ -214,14 +191,15 @@ func (m *outbound) content(o conversations.Outbound) error {
 		return providers.Refuse(conversations.FailureContentFiltered, "the text is empty")
 	}
 	text, link := o.Text, ""
-	if linkLabels[o.Purpose] != nil && isWeb(o.Parameters.Link) {
+	label := conversations.LinkButton(o.Purpose, o.Parameters.Locale) // none: the purpose has no link
+	if label != "" && isWeb(o.Parameters.Link) {
 		link = o.Parameters.Link
 	}
 	short := utf8.RuneCountInString(text) <= maxInteractive
 	switch {
-	case link != "" && short:
+	case link != "" && short && utf8.RuneCountInString(label) <= maxButtonTitle:
 		m.interactive("cta_url", text, action{Name: "cta_url", Parameters: &linkButton{
-			DisplayText: linkLabel(o.Purpose, o.Parameters.Locale), URL: link,
+			DisplayText: label, URL: link,
 		}})
 		return nil
 	case link == "" && short && fitButtons(o.Buttons):

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"paythread/conversations"
 	"paythread/gateway/providers"
@@ -225,26 +224,6 @@ func TestCodesThatAreNone(t *testing.T) {
 	for _, c := range []providers.Loose{"300", "999999", "-1", "", "x", "1e3", "131026.0"} {
 		if got, known := lookUp(c); known || got.Reason != conversations.FailureUnknown {
 			t.Errorf("%q: got %+v, known %t", c, got, known)
-		}
-	}
-}
-
-// TestLabelsFit holds the labels of link buttons to what Meta takes.
-func TestLabelsFit(t *testing.T) {
-	t.Parallel()
-	for purpose, labels := range linkLabels {
-		if labels["en"] == "" {
-			t.Errorf("%s has no English label", purpose)
-		}
-		for language, label := range labels {
-			if n := utf8.RuneCountInString(label); n == 0 || n > maxButtonTitle {
-				t.Errorf("%s in %s: %q has %d characters, want at most %d", purpose, language, label, n, maxButtonTitle)
-			}
-			for other, labels := range linkLabels {
-				if labels[language] == "" {
-					t.Errorf("%s has no label in %s", other, language)
-				}
-			}
 		}
 	}
 }
