@@ -470,6 +470,11 @@ func encode(v any) []byte {
 func escape(plain []byte) []byte {
 	out := make([]byte, 0, len(plain)+len(plain)/8)
 	for len(plain) > 0 {
+		i := bytes.IndexFunc(plain, needsEscape)
+		if i < 0 {
+			return append(out, plain...)
+		}
+		out, plain = append(out, plain[:i]...), plain[i:]
 		r, size := utf8.DecodeRune(plain)
 		switch {
 		case r == '\\' && len(plain) > 1:
@@ -489,6 +494,8 @@ func escape(plain []byte) []byte {
 	}
 	return out
 }
+
+func needsEscape(r rune) bool { return r == '\\' || r == '/' || r >= utf8.RuneSelf }
 
 // VerifyWebhook makes the handshake that Meta makes when a callback URL is saved,
 // for every number that has one, and reports each that does not answer as it
