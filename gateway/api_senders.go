@@ -227,6 +227,8 @@ func (b because) or(other string) string {
 // heldBecause says why a sender is held, where the sentence for one message
 // does not fit.
 var heldBecause = map[conversations.FailureReason]because{
+	conversations.FailureAuth:          "The provider refuses our credentials.",
+	conversations.FailureAccount:       "The provider has restricted our account, or wants to be paid.",
 	conversations.FailureRate:          "The provider asked us to send less.",
 	conversations.FailureProviderError: "The provider has a fault.",
 	conversations.FailurePolicyLimit:   "The provider's policy holds this sender back.",

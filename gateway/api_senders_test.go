@@ -62,7 +62,7 @@ func TestSenders(t *testing.T) {
 		t.Fatal(err)
 	}
 	one := b.call(apiCall{method: "GET", path: "/v1/senders/acme-whatsapp", token: acmeKey}).want(t, 200)
-	text := "Messages are not sent until " + moment(held) + ". The provider restricted our account. Ask your administrator."
+	text := "Messages are not sent until " + moment(held) + ". The provider has restricted our account, or wants to be paid."
 	for path, want := range map[string]any{
 		"id": "acme-whatsapp", "standing": "unusable", "text": text, "hold.reason": "account", "hold.code": "131042", "hold.fails": true,
 		"hold.until": held.Format(time.RFC3339), "hold.text": text,
@@ -172,9 +172,9 @@ func TestNoticesInWords(t *testing.T) {
 			t.Errorf("%s says %q, want %q", n.Subject, got, want)
 		}
 	}
-	for _, reason := range conversations.FailureReasons {
-		if reason == "" {
-			t.Error("a failure has no sentence")
+	for reason := range conversations.FailureReasons {
+		if text := holdText(conversations.Hold{Reason: reason}); strings.HasSuffix(text, "UTC. ") {
+			t.Errorf("a hold for %s says no reason: %s", reason, text)
 		}
 	}
 }

@@ -231,7 +231,7 @@ func TestDoctorTellsWhatIsKnown(t *testing.T) {
 		"nothing":   {knows{}, "ok messages: not held back\n"},
 		"no answer": {knows{err: errors.New("gone")}, "warn messages: not known, because Redis does not answer\n"},
 		"waits":     {knows{state: held}, "warn messages: Messages wait until 2026-11-22 13:00 UTC. The provider asked us to send less.\n"},
-		"all that is bad": {knows{state: state}, `fail messages: Messages are not sent until 2026-11-22 13:00 UTC. The provider refused our credentials. Ask your administrator.
+		"all that is bad": {knows{state: state}, `fail messages: Messages are not sent until 2026-11-22 13:00 UTC. The provider refuses our credentials.
 fail told of template: The template payment_request (en) is paused because of bad feedback. Customers who have not written in the last 24 hours do not get what it says. Until 2026-11-22 13:00 UTC. Told 2026-11-22 11:00 UTC.
 ok told of template: not used here: The template summer_sale (en) was rejected. Customers who have not written in the last 24 hours do not get what it says.
 warn told of quality: The quality of the template payment_request (en) is yellow. Told 2026-11-22 11:00 UTC.
