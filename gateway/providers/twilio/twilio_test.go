@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -128,7 +129,10 @@ func TestWhatsApp(t *testing.T) {
 func FuzzParse(f *testing.F)  { providertest.FuzzParse(f, harness(f)) }
 func FuzzVerify(f *testing.F) { providertest.FuzzVerify(f, harness(f)) }
 func FuzzParseWhatsApp(f *testing.F) {
-	f.Chdir("testdata/whatsapp")
+	// The processes that try out changed inputs begin where this one stands.
+	if _, err := os.Stat("testdata/whatsapp"); err == nil {
+		f.Chdir("testdata/whatsapp")
+	}
 	providertest.FuzzParse(f, whatsAppHarness(f))
 }
 
@@ -240,27 +244,112 @@ func TestSignedStrings(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
+	const hx1, hx2 = "HX00000000000000000000000000000001", "HX00000000000000000000000000000002"
 	for _, c := range []struct {
-		name   string
-		change map[string]string
-		want   string // part of the error, empty for none
+		name    string
+		channel conversations.Channel
+		change  map[string]string
+		want    string // part of the error, empty for none
 	}{
-		{"least", nil, ""},
-		{"only a service", map[string]string{"from": "", "messaging_service_sid": "MG00000000000000000000000000000004"}, ""},
-		{"a name", map[string]string{"from": "Acme Energy"}, ""},
-		{"neither number nor service", map[string]string{"from": ""}, "from or messaging_service_sid"},
-		{"key without secret", map[string]string{"api_key_sid": "SK00000000000000000000000000000003"}, "go together"},
-		{"secret without key", map[string]string{"api_key_secret": "s"}, "go together"},
-		{"account", map[string]string{"account_sid": "AC1"}, "account_sid"},
-		{"a WhatsApp sender", map[string]string{"from": "whatsapp:+15550783881"}, "from"},
-		{"validity", map[string]string{"validity_period": "36001"}, "validity_period"},
+		{"least", "", nil, ""},
+		{"only a service", "", map[string]string{"from": "", "messaging_service_sid": "MG00000000000000000000000000000004"}, ""},
+		{"a name", "", map[string]string{"from": "Acme Energy"}, ""},
+		{"neither number nor service", "", map[string]string{"from": ""}, "from or messaging_service_sid"},
+		{"key without secret", "", map[string]string{"api_key_sid": "SK00000000000000000000000000000003"}, "go together"},
+		{"secret without key", "", map[string]string{"api_key_secret": "s"}, "go together"},
+		{"account", "", map[string]string{"account_sid": "AC1"}, "account_sid"},
+		{"a WhatsApp sender for SMS", "", map[string]string{"from": "whatsapp:+15550783881"}, "from"},
+		{"validity", "", map[string]string{"validity_period": "36001"}, "validity_period"},
+		{"messaging address", "", map[string]string{"messaging_url": "messaging.example"}, "messaging_url"},
+		{"content address", "", map[string]string{"content_url": "https://u:p@content.example"}, "content_url"},
+		{"a template for SMS", "", map[string]string{"content_receipt": hx1}, "content_receipt is for WhatsApp"},
+
+		{"WhatsApp", conversations.WhatsApp, nil, ""},
+		{"WhatsApp, as Twilio spells it", conversations.WhatsApp, map[string]string{"from": "whatsapp:+15550783881"}, ""},
+		{"WhatsApp by a service", conversations.WhatsApp, map[string]string{"from": "", "messaging_service_sid": "MG00000000000000000000000000000004"}, ""},
+		{"WhatsApp from a name", conversations.WhatsApp, map[string]string{"from": "Acme Energy"}, "from must be the number of a WhatsApp sender"},
+		{"WhatsApp from nobody", conversations.WhatsApp, map[string]string{"from": ""}, "from or messaging_service_sid"},
+		{"one template", conversations.WhatsApp, map[string]string{"content_payment": hx1}, ""},
+		{"templates", conversations.WhatsApp, map[string]string{"content_payment": " en = " + hx1 + " ,de=" + hx2}, ""},
+		{"templates, the default in another spelling", conversations.WhatsApp, map[string]string{"content_language": "pt_BR", "content_payment": "pt-br=" + hx1}, ""},
+		{"a template's name", conversations.WhatsApp, map[string]string{"content_payment": "payment_request"}, "content_payment must be HX"},
+		{"no template for the default", conversations.WhatsApp, map[string]string{"content_payment": "de=" + hx1}, "content_payment names no template for en"},
+		{"two for a language", conversations.WhatsApp, map[string]string{"content_payment": "en=" + hx1 + ",EN=" + hx2}, "content_payment names two templates for EN"},
+		{"a language without a template", conversations.WhatsApp, map[string]string{"content_cancelled": "en=" + hx1 + ",de"}, "content_cancelled must be HX"},
+		{"an end too many", conversations.WhatsApp, map[string]string{"content_receipt": "en=" + hx1 + ","}, "content_receipt must be HX"},
+		{"the default language", conversations.WhatsApp, map[string]string{"content_language": "English (US)"}, "content_language"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := twilio.New(providers.Settings{SenderID: "s", WebhookURL: webhookURL, Values: with(c.change)}, http.DefaultClient, slog.New(slog.DiscardHandler))
+			_, err := twilio.New(providers.Settings{SenderID: "s", Channel: c.channel, WebhookURL: webhookURL, Values: with(c.change)}, http.DefaultClient, slog.New(slog.DiscardHandler))
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+// TestTemplate holds which template is named for what.
+func TestTemplate(t *testing.T) {
+	t.Parallel()
+	const en, de, pt, any = "HX00000000000000000000000000000001", "HX00000000000000000000000000000002", "HX00000000000000000000000000000003", "HX00000000000000000000000000000004"
+	values := with(map[string]string{"content_payment": "de=" + de + ", en=" + en + ", pt_BR=" + pt, "content_receipt": any})
+	p, err := twilio.New(providers.Settings{SenderID: "s", Channel: conversations.WhatsApp, WebhookURL: webhookURL, Values: values}, http.DefaultClient, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		purpose        conversations.Purpose
+		free           bool
+		locale         string
+		name, language string
+	}{
+		{conversations.PurposePayment, false, "de", de, "de"},
+		{conversations.PurposePayment, false, "de-AT", de, "de"},
+		{conversations.PurposePayment, false, "pt-BR", pt, "pt_BR"},
+		{conversations.PurposePayment, false, "pt", en, "en"}, // Brazil's is not everybody's
+		{conversations.PurposePayment, false, "zu-ZA", en, "en"},
+		{conversations.PurposePayment, false, "", en, "en"},
+		{conversations.PurposePayment, true, "de", "", ""},
+		{conversations.PurposeReceipt, false, "de", any, "en"},
+		{conversations.PurposeCancelled, false, "de", "", ""},
+		{conversations.PurposeReply, false, "de", "", ""},
+	} {
+		name, language := p.Template(conversations.Outbound{Purpose: c.purpose, Template: !c.free, Parameters: conversations.Parameters{Locale: c.locale}})
+		if name != c.name || language != c.language {
+			t.Errorf("%s in %q: got %q in %q, want %q in %q", c.purpose, c.locale, name, language, c.name, c.language)
+		}
+	}
+}
+
+// TestWhoseNumber holds to which sender a message belongs by the number that
+// it came to.
+func TestWhoseNumber(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change map[string]string
+		to     string
+		want   string
+	}{
+		{"its own", nil, "+15550783881", "sender_1"},
+		{"not told", nil, "", "sender_1"},
+		{"another", nil, "+15550783882", ""},
+		{"a sibling's", nil, "+15550783889", "sender_2"},
+		{"one of a service", map[string]string{"messaging_service_sid": "MG00000000000000000000000000000004"}, "+15550783882", "sender_1"},
+		{"to a name, which has no number", map[string]string{"from": "Acme"}, "+15550783882", "sender_1"},
+	} {
+		p, err := twilio.New(providers.Settings{
+			SenderID: "sender_1", WebhookURL: webhookURL, Values: with(c.change), Siblings: map[string]string{"+15550783889": "sender_2"},
+		}, http.DefaultClient, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		form := maps.Clone(hello)
+		form.Set("To", c.to)
+		got, err := p.Parse(providers.Webhook{Method: http.MethodPost, Body: []byte(form.Encode()), Header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}})
+		if err != nil || len(got) != 1 || got[0].SenderID != c.want {
+			t.Errorf("%s: got %+v and %v, want the sender %q", c.name, got, err, c.want)
+		}
 	}
 }
