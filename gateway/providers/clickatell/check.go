@@ -163,7 +163,7 @@ func (p *Provider) checkTemplates() providers.Finding {
 		Mend: "see in the portal that they are, and send each to yourself once: how the API takes them is not well documented"}
 	var missing []string
 	for _, purpose := range []conversations.Purpose{conversations.PurposePayment, conversations.PurposeReceipt, conversations.PurposeCancelled} {
-		if p.templates[purpose] == "" {
+		if len(p.templates[purpose]) == 0 {
 			missing = append(missing, templateSettings[purpose])
 		}
 	}
@@ -172,7 +172,7 @@ func (p *Provider) checkTemplates() providers.Finding {
 	}
 	f.State, f.Detail = providers.FindingWarning, "not set: "+strings.Join(missing, ", ")
 	f.Mend = "create the templates in Clickatell's portal, wait until they are approved, and name them: without one, such a message goes by WhatsApp only within 24 hours of the customer's last word"
-	if p.templates[conversations.PurposePayment] == "" {
+	if len(p.templates[conversations.PurposePayment]) == 0 {
 		f.State = providers.FindingWrong
 	}
 	return f

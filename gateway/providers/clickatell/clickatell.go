@@ -44,7 +44,7 @@ var limits = map[conversations.Channel]providers.Limits{
 }
 
 // unverified ends what a template's setting says.
-const unverified = " Unverified: Clickatell's only public description of templates is from 2019, so send one to yourself before customers get it."
+const unverified = " One name for all languages, or one a language: en=NAME, de=NAME. Unverified: Clickatell's only public description of templates is from 2019, so send one to yourself before customers get it."
 
 var settings = []providers.Setting{
 	{Name: "base_url", Default: "https://platform.clickatell.com", Required: true, Doc: "Address of Clickatell's One API."},
@@ -56,6 +56,7 @@ var settings = []providers.Setting{
 	{Name: "webhook_user", Doc: "User that callbacks must come with (HTTP Basic), as typed into Clickatell's portal."},
 	{Name: "webhook_password", Secret: true, Doc: "Password of webhook_user, at least 16 characters."},
 	{Name: "webhook_password_previous", Secret: true, Doc: "The password before the last rotation, accepted as well."},
+	{Name: "template_language", Default: "en", Required: true, Doc: "WhatsApp: the language of a template for customers in whose language there is none."},
 	{Name: "template_payment", Doc: "WhatsApp template that asks to pay: {{1}} merchant, {{2}} amount, {{3}} order, and PUBLIC_URL/p/{{4}}." + unverified},
 	{Name: "template_receipt", Doc: "WhatsApp template with the receipt: {{1}} merchant, {{2}} amount, {{3}} order, and PUBLIC_URL/r/{{4}}." + unverified},
 	{Name: "template_cancelled", Doc: "WhatsApp template for a cancelled request: {{1}} merchant, {{2}} order." + unverified},
@@ -87,26 +88,18 @@ type Provider struct {
 	base        string
 	apiKey      string
 	from        string
-	templates   map[conversations.Purpose]string
+	templates   map[conversations.Purpose][]named
 	client      *http.Client
 	log         *slog.Logger
 }
 
 var (
-	digitsForm   = regexp.MustCompile(`^[0-9]{3,15}$`)
-	secretForm   = regexp.MustCompile(`^[A-Za-z0-9_-]{32,128}$`)
-	idForm       = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
-	templateForm = regexp.MustCompile(`^[A-Za-z0-9_]{1,512}$`)
-	headerForm   = regexp.MustCompile(`^[!-~]+$`)
-	userForm     = regexp.MustCompile(`^[^:[:cntrl:]]{1,128}$`)
+	digitsForm = regexp.MustCompile(`^[0-9]{3,15}$`)
+	secretForm = regexp.MustCompile(`^[A-Za-z0-9_-]{32,128}$`)
+	idForm     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	headerForm = regexp.MustCompile(`^[!-~]+$`)
+	userForm   = regexp.MustCompile(`^[^:[:cntrl:]]{1,128}$`)
 )
-
-// templateSettings are the settings that name a template, by its purpose.
-var templateSettings = map[conversations.Purpose]string{
-	conversations.PurposePayment:   "template_payment",
-	conversations.PurposeReceipt:   "template_receipt",
-	conversations.PurposeCancelled: "template_cancelled",
-}
 
 // New returns the adapter for one sender. Its error names every setting that
 // is missing or wrong.
@@ -131,9 +124,8 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 			problems = append(problems, fmt.Errorf("%s must have at least %d characters", name, shortestPassword))
 		}
 	}
-	for _, name := range templateSettings {
-		check(name, templateForm, "must be letters, digits and _")
-	}
+	templates, templatesErr := readTemplates(s)
+	problems = append(problems, templatesErr)
 	if s.Channel != conversations.SMS && s.Channel != conversations.WhatsApp {
 		problems = append(problems, errors.New("the sender's channel is neither sms nor whatsapp"))
 	}
@@ -155,12 +147,9 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 		base:        base,
 		apiKey:      s.Values["api_key"],
 		from:        s.Values["from"],
-		templates:   map[conversations.Purpose]string{},
+		templates:   templates,
 		client:      providers.WithoutRedirects(client),
 		log:         log.With("provider", "clickatell", "sender", s.SenderID),
-	}
-	for purpose, name := range templateSettings {
-		p.templates[purpose] = s.Values[name]
 	}
 	for _, name := range []string{"webhook_secret", "webhook_secret_previous"} {
 		if v := s.Values[name]; v != "" {
@@ -198,15 +187,6 @@ func trust(v map[string]string) []error {
 // LogValue keeps the secrets out of logs.
 func (p *Provider) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("provider", "clickatell"), slog.String("sender", p.senderID))
-}
-
-// Template names the template that o would be sent with. The One API has no
-// language beside the name.
-func (p *Provider) Template(o conversations.Outbound) (name, language string) {
-	if p.channel != conversations.WhatsApp || !o.Template {
-		return "", ""
-	}
-	return p.templates[o.Purpose], ""
 }
 
 // digits is a phone number as Clickatell writes it.

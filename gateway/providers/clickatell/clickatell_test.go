@@ -36,7 +36,7 @@ func harness() providertest.Harness {
 			"api_key": "KuUgDS0pSiOYrnltdo0opA==", "integration_id": "int1", "from": "15550783881",
 			"webhook_secret": secret, "webhook_secret_previous": previousSecret,
 			"webhook_user": "clickatell", "webhook_password": "current-password-for-tests", "webhook_password_previous": "previous-password-for-tests",
-			"template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled",
+			"template_language": "en", "template_payment": "en=payment_request,de=payment_request_de", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled",
 		},
 		WebhookURL:  webhookURL,
 		Siblings:    map[string]string{"sms": "sender_1", "whatsapp": "sender_2"},
@@ -141,7 +141,12 @@ func TestSettings(t *testing.T) {
 		{"key with a space", map[string]string{"api_key": "Bearer k"}, "api_key"},
 		{"number with +", map[string]string{"from": "+15550783881"}, "from must be"},
 		{"integration", map[string]string{"integration_id": "a b"}, "integration_id"},
-		{"template", map[string]string{"template_payment": "a b"}, "template_payment"},
+		{"template", map[string]string{"template_payment": "a b"}, "template_payment must be"},
+		{"template without its language", map[string]string{"template_payment": "en=a,b"}, "template_payment must be"},
+		{"template twice", map[string]string{"template_receipt": "en=a,EN=b"}, "template_receipt names two templates for EN"},
+		{"template without the default language", map[string]string{"template_cancelled": "de=a,fr=b"}, "template_cancelled names no template for en"},
+		{"template in another default language", map[string]string{"template_language": "pt_BR", "template_payment": "en=a,pt-br=b"}, ""},
+		{"template language", map[string]string{"template_language": "english"}, "template_language"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -228,21 +233,30 @@ func TestTrust(t *testing.T) {
 
 func TestTemplate(t *testing.T) {
 	t.Parallel()
-	values := least(map[string]string{"template_payment": "payment_request"})
+	values := least(map[string]string{"template_payment": "de=pay_de, en = pay_en,pt_BR=pay_br", "template_receipt": "receipt"})
 	whatsapp, sms := newProvider(t, conversations.WhatsApp, values), newProvider(t, conversations.SMS, values)
 	for _, c := range []struct {
-		name string
-		p    *clickatell.Provider
-		o    conversations.Outbound
-		want string
+		name           string
+		p              *clickatell.Provider
+		purpose        conversations.Purpose
+		free           bool
+		locale         string
+		want, language string
 	}{
-		{"named", whatsapp, conversations.Outbound{Purpose: conversations.PurposePayment, Template: true}, "payment_request"},
-		{"free text", whatsapp, conversations.Outbound{Purpose: conversations.PurposePayment}, ""},
-		{"none for it", whatsapp, conversations.Outbound{Purpose: conversations.PurposeReceipt, Template: true}, ""},
-		{"SMS has none", sms, conversations.Outbound{Purpose: conversations.PurposePayment, Template: true}, ""},
+		{"the customer's language", whatsapp, conversations.PurposePayment, false, "de", "pay_de", "de"},
+		{"its base language", whatsapp, conversations.PurposePayment, false, "de-AT", "pay_de", "de"},
+		{"spelt otherwise", whatsapp, conversations.PurposePayment, false, "pt-br", "pay_br", "pt_BR"},
+		{"another country", whatsapp, conversations.PurposePayment, false, "pt-PT", "pay_en", "en"},
+		{"the default", whatsapp, conversations.PurposePayment, false, "fr", "pay_en", "en"},
+		{"no locale", whatsapp, conversations.PurposePayment, false, "", "pay_en", "en"},
+		{"one for all", whatsapp, conversations.PurposeReceipt, false, "de", "receipt", "en"},
+		{"free text", whatsapp, conversations.PurposePayment, true, "en", "", ""},
+		{"none for it", whatsapp, conversations.PurposeCancelled, false, "en", "", ""},
+		{"SMS has none", sms, conversations.PurposePayment, false, "en", "", ""},
 	} {
-		if name, language := c.p.Template(c.o); name != c.want || language != "" {
-			t.Errorf("%s: got %q and %q, want %q and no language", c.name, name, language, c.want)
+		name, language := c.p.Template(conversations.Outbound{Purpose: c.purpose, Template: !c.free, Parameters: conversations.Parameters{Locale: c.locale}})
+		if name != c.want || language != c.language {
+			t.Errorf("%s: got %q and %q, want %q and %q", c.name, name, language, c.want, c.language)
 		}
 	}
 }

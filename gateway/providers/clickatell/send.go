@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -31,12 +30,6 @@ type message struct {
 	PreviewFirstURL *bool                 `json:"previewFirstUrl,omitempty"` // WhatsApp only
 	Template        *template             `json:"hsm,omitempty"`
 	ClientMessageID string                `json:"clientMessageId,omitempty"`
-}
-
-// template is a WhatsApp template and what stands for {{1}}, {{2}}, ... in it.
-type template struct {
-	Name       string            `json:"template"`
-	Parameters map[string]string `json:"parameters"`
 }
 
 var phoneForm = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
@@ -114,43 +107,6 @@ func withLink(o conversations.Outbound) string {
 		return o.Text
 	}
 	return o.Text + "\n" + link
-}
-
-// template fills in the template of the message's purpose.
-//
-// Unverified: this is the form of Clickatell's page "One API: Send templated
-// message" of April 2019, the only one that is public: an object "hsm" with
-// the template's name and its variables by number. Later pages name the
-// members template and parameters and do not show how they are nested. There
-// is no language and nothing for buttons, so the link's code is one more
-// variable, to stand behind PUBLIC_URL/p/ in the template.
-func (p *Provider) template(o conversations.Outbound) (*template, error) {
-	name := p.templates[o.Purpose]
-	if name == "" {
-		return nil, providers.Refuse(conversations.FailureTemplate, "no template is set for a message of purpose "+providers.Word(string(o.Purpose)))
-	}
-	v := o.Parameters
-	if o.Purpose == conversations.PurposeCancelled {
-		return &template{Name: name, Parameters: parameters(v.Merchant, v.Order)}, nil
-	}
-	if v.LinkCode == "" {
-		return nil, providers.Refuse(conversations.FailureTemplate, "the message has no link")
-	}
-	return &template{Name: name, Parameters: parameters(v.Merchant, v.Amount, v.Order, url.PathEscape(v.LinkCode))}, nil
-}
-
-// parameters numbers values and makes them fit for a template: one line, no
-// runs of spaces, and never empty, all of which WhatsApp refuses.
-func parameters(values ...string) map[string]string {
-	m := make(map[string]string, len(values))
-	for i, v := range values {
-		v = providers.Text(strings.Join(strings.Fields(v), " "), maxParameter)
-		if v == "" {
-			v = "-"
-		}
-		m[strconv.Itoa(i+1)] = v
-	}
-	return m
 }
 
 // answer is the body of an answer to a send, accepted or not.
