@@ -13,9 +13,11 @@ import (
 // A webhook is read in one of two ways. Nearly all hold nothing but messages
 // and statuses and nothing odd: those are decoded whole, in one go. Everything
 // else is taken apart layer by layer, so that what cannot be read spoils
-// nothing but itself: slower by far, and right for every body there is. Both
-// give the same reports wherever the first gives any; the fuzz tests hold them
-// against each other.
+// nothing but itself: slower by far, and right for every body there is. The
+// same choice is made once more for each entry of a body that is taken apart,
+// so that one bad element does not make a large batch slow. Both ways give the
+// same reports wherever the first gives any; the fuzz tests hold them against
+// each other.
 
 // wholeBody is a webhook decoded in one go. Elements that are objects to the
 // layered way are pointers here: it counts a null, and so must not be skipped.
@@ -56,16 +58,35 @@ func decodeWhole(raw []byte) (*wholeBody, bool) {
 		return nil, false
 	}
 	for _, e := range body.Entry {
-		if e == nil || len(e.Changes) > maxElements {
+		if !e.simple() {
 			return nil, false
-		}
-		for _, c := range e.Changes {
-			if c == nil || c.Field != "messages" || !c.Value.simple() {
-				return nil, false
-			}
 		}
 	}
 	return &body, true
+}
+
+// decodeEntry does the same with one entry.
+func decodeEntry(raw []byte) (*wholeEntry, bool) {
+	if !plain(raw) {
+		return nil, false
+	}
+	var e *wholeEntry
+	if json.Unmarshal(raw, &e) != nil || !e.simple() {
+		return nil, false
+	}
+	return e, true
+}
+
+func (e *wholeEntry) simple() bool {
+	if e == nil || len(e.Changes) > maxElements {
+		return false
+	}
+	for _, c := range e.Changes {
+		if c == nil || c.Field != "messages" || !c.Value.simple() {
+			return false
+		}
+	}
+	return true
 }
 
 // simple tells whether a value has only what is read in one go. What errors
@@ -77,14 +98,18 @@ func (v *wholeValue) simple() bool {
 
 func (b *batch) whole(body *wholeBody) {
 	for _, e := range body.Entry {
-		for _, c := range e.Changes {
-			sender := b.p.senderOf(string(c.Value.Metadata.PhoneNumberID))
-			for i := range c.Value.Messages {
-				b.message(sender, c.Value.Contacts, &c.Value.Messages[i])
-			}
-			for i := range c.Value.Statuses {
-				b.status(sender, &c.Value.Statuses[i])
-			}
+		b.wholeEntry(e)
+	}
+}
+
+func (b *batch) wholeEntry(e *wholeEntry) {
+	for _, c := range e.Changes {
+		sender := b.p.senderOf(string(c.Value.Metadata.PhoneNumberID))
+		for i := range c.Value.Messages {
+			b.message(sender, c.Value.Contacts, &c.Value.Messages[i])
+		}
+		for i := range c.Value.Statuses {
+			b.status(sender, &c.Value.Statuses[i])
 		}
 	}
 }
@@ -189,9 +214,9 @@ func plainName(word []byte) bool {
 	return true
 }
 
-// layered takes a body apart layer by layer. The error has ErrUnreadable in its
-// chain, and only comes when nothing can be read.
-func (b *batch) layered(body []byte) error {
+// layered takes a body apart and hands each of its entries to entry. The error
+// has ErrUnreadable in its chain, and only comes when nothing can be read.
+func (b *batch) layered(body []byte, entry func(json.RawMessage)) error {
 	envelope, err := providers.Object(body)
 	if err != nil {
 		return fmt.Errorf("parse envelope: %w: %w", providers.ErrUnreadable, err)
@@ -206,9 +231,18 @@ func (b *batch) layered(body []byte) error {
 		return fmt.Errorf("parse entries: %w: %w", providers.ErrUnreadable, err)
 	}
 	for _, raw := range entries {
-		b.entry(raw)
+		entry(raw)
 	}
 	return nil
+}
+
+// eitherWay reads an entry in one go, or else layer by layer.
+func (b *batch) eitherWay(raw json.RawMessage) {
+	if e, ok := decodeEntry(raw); ok {
+		b.wholeEntry(e)
+		return
+	}
+	b.entry(raw)
 }
 
 // aside reports something that nothing is done with, so that it is counted.
@@ -236,6 +270,7 @@ func (b *batch) each(raw json.RawMessage, do func(json.RawMessage)) {
 	}
 }
 
+// entry takes an entry apart layer by layer.
 func (b *batch) entry(raw json.RawMessage) {
 	entry, err := providers.Object(raw)
 	if err != nil {

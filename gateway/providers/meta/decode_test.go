@@ -30,7 +30,7 @@ func newParser(t testing.TB) *Provider {
 	return p
 }
 
-// sameBothWays holds the two ways to read a body against each other, and tells
+// sameBothWays holds the ways to read a body against each other, and tells
 // whether it was read in one go. What is plain must be sound as well.
 func sameBothWays(t *testing.T, p *Provider, body []byte) bool {
 	t.Helper()
@@ -40,17 +40,27 @@ func sameBothWays(t *testing.T, p *Provider, body []byte) bool {
 			t.Errorf("plain, and not sound: %v", err)
 		}
 	}
+	layers := &batch{p: p, receivedAt: providertest.ReceivedAt}
+	layersErr := layers.layered(body, layers.entry)
+	mixed := &batch{p: p, receivedAt: providertest.ReceivedAt}
+	mixedErr := mixed.layered(body, mixed.eitherWay)
+	if fmt.Sprint(layersErr) != fmt.Sprint(mixedErr) {
+		t.Errorf("entry by entry: %v, in layers: %v", mixedErr, layersErr)
+	}
+	want := layers.end(body)
+	if got := mixed.end(body); !reflect.DeepEqual(got, want) || mixed.bad != layers.bad {
+		t.Errorf("entry by entry: %d left out, and\n%+v\nin layers: %d left out, and\n%+v", mixed.bad, got, layers.bad, want)
+	}
 	decoded, ok := decodeWhole(body)
 	if !ok {
 		return false
 	}
+	if layersErr != nil {
+		t.Fatalf("read in one go, and in layers it is %v", layersErr)
+	}
 	one := &batch{p: p, receivedAt: providertest.ReceivedAt}
 	one.whole(decoded)
-	layers := &batch{p: p, receivedAt: providertest.ReceivedAt}
-	if err := layers.layered(body); err != nil {
-		t.Fatalf("read in one go, and in layers it is %v", err)
-	}
-	if got, want := one.end(body), layers.end(body); !reflect.DeepEqual(got, want) || one.bad != layers.bad {
+	if got := one.end(body); !reflect.DeepEqual(got, want) || one.bad != layers.bad {
 		t.Errorf("in one go: %d left out, and\n%+v\nin layers: %d left out, and\n%+v", one.bad, got, layers.bad, want)
 	}
 	return true
@@ -201,7 +211,7 @@ func BenchmarkParse(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				in := &batch{p: p, receivedAt: providertest.ReceivedAt}
-				if err := in.layered(c.body); err != nil || len(in.end(c.body)) == 0 {
+				if err := in.layered(c.body, in.entry); err != nil || len(in.end(c.body)) == 0 {
 					b.Fatalf("got %d reports and %v", len(in.out), err)
 				}
 			}
@@ -210,7 +220,7 @@ func BenchmarkParse(b *testing.B) {
 }
 
 // BenchmarkParseBad measures the largest batch with one element in it that
-// cannot be read, so that all of it is taken apart layer by layer.
+// cannot be read, so that the body is taken apart, and one entry wholly so.
 func BenchmarkParseBad(b *testing.B) {
 	p := newParser(b)
 	body := bytes.Replace(largestBatch(), []byte(`"id":"wamid.500"`), []byte(`"id":"wamid.500","id":"twice"`), 1)

@@ -31,7 +31,7 @@ func (p *Provider) Parse(w providers.Webhook) ([]conversations.Inbound, error) {
 	b := &batch{p: p, receivedAt: w.ReceivedAt.UTC()}
 	if body, ok := decodeWhole(w.Body); ok {
 		b.whole(body)
-	} else if err := b.layered(w.Body); err != nil {
+	} else if err := b.layered(w.Body, b.eitherWay); err != nil {
 		return nil, err
 	}
 	return b.end(w.Body), nil
