@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"paythread/simulator/faults"
 )
@@ -32,7 +33,7 @@ type update struct {
 
 // collect puts an update into the box of its address. The first one of a box sets
 // the time at which it is posted; a full box goes at once.
-func (s *Simulator) collect(to boxKey, u update) {
+func (s *Simulator) collect(to boxKey, u update, wait time.Duration) {
 	s.mu.Lock()
 	b := s.boxes[to]
 	if b == nil {
@@ -45,7 +46,7 @@ func (s *Simulator) collect(to boxKey, u update) {
 	switch count {
 	case 1:
 		s.courier.Go(func(ctx context.Context) {
-			if faults.Wait(ctx, s.cfg.Batch) {
+			if faults.Wait(ctx, wait) {
 				s.empty(ctx, to)
 			}
 		})
@@ -72,7 +73,7 @@ func (s *Simulator) empty(ctx context.Context, to boxKey) {
 func (s *Simulator) postBatch(ctx context.Context, to boxKey, updates []update) {
 	s.mu.Lock()
 	s.batches++
-	spoil := s.cfg.SpoilEvery > 0 && s.batches%s.cfg.SpoilEvery == 0
+	spoil := s.habits.SpoilEvery > 0 && s.batches%s.habits.SpoilEvery == 0
 	s.mu.Unlock()
 	e := bundle(updates)
 	if spoil {

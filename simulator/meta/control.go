@@ -26,6 +26,7 @@ func (s *Simulator) registerControl(mux *http.ServeMux) {
 	mux.HandleFunc("POST /meta/messages", faults.Control(s.controlMessage))
 	mux.HandleFunc("POST /meta/batches", faults.Control(s.controlBatch))
 	mux.HandleFunc("POST /meta/fields", faults.Control(s.controlField))
+	mux.HandleFunc("POST /meta/habits", faults.Control(s.controlHabits))
 }
 
 // pickNumber finds a number by its id; an empty id means the only one.
@@ -320,6 +321,16 @@ func (s *Simulator) controlField(_ *http.Request, in struct {
 	}
 	s.announce(waba, in.Field, in.Value)
 	return nil, nil
+}
+
+func (s *Simulator) controlHabits(_ *http.Request, in habitsIn) (any, error) {
+	h, err := in.apply(s.Habits())
+	if err != nil {
+		return nil, err
+	}
+	s.SetHabits(h)
+	return map[string]any{"skipDeliveredEvery": h.SkipDeliveredEvery, "statusFirstEvery": h.StatusFirstEvery, "batch": h.Batch.String(),
+		"spoilEvery": h.SpoilEvery, "refuseOutsideWindow": h.RefuseOutsideWindow, "payload": h.Payload}, nil
 }
 
 // batchCustomer is the number of the i-th customer of a batch.

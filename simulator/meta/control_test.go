@@ -379,6 +379,30 @@ func TestAnyMessage(t *testing.T) {
 	}
 }
 
+func TestHabits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.control(t, "habits", `{"skipDeliveredEvery":1,"payload":"v23"}`)
+	id := w.send(t, templateTo)
+	await(t, "the phone has it", func() bool { return len(w.phones.got()) == 1 })
+	w.Read([]string{id})
+	w.awaitStatuses(t, "sent", "read")
+	if w.hook.reports(t)[0].Conversation == nil {
+		t.Error("a v23 status without conversation")
+	}
+	if got := w.control(t, "habits", `{"refuseOutsideWindow":true,"batch":"1ms","spoilEvery":1,"skipDeliveredEvery":0}`); !strings.Contains(got, `"payload":"v23"`) {
+		t.Errorf("habits: got %s; what is missing stays", got)
+	}
+	if got := w.code(t, textTo); got != 131047 {
+		t.Errorf("outside the window: got %d, want 131047 at once", got)
+	}
+	w.send(t, templateTo)
+	w.awaitStatuses(t, "sent", "read", "sent", "delivered")
+	if en := w.hook.all()[2].entries(t)[0]; len(en.Changes) != 2 {
+		t.Errorf("the batch is not spoilt: %v", en)
+	}
+}
+
 func TestControlRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -410,6 +434,9 @@ func TestControlRefusals(t *testing.T) {
 		{"fields", `{"account":"WABA1","value":1}`, 400, "field"},
 		{"fields", `{"account":"WABA1","field":"x"}`, 400, "value"},
 		{"fields", `{"account":"WABA1","colour":"x"}`, 400, "colour"},
+		{"habits", `{"spoilEvery":-1}`, 400, "spoilEvery"},
+		{"habits", `{"batch":"soon"}`, 400, "batch"},
+		{"habits", `{"payload":"v99"}`, 400, "payload"},
 	} {
 		status, body, header := w.call(t, "POST", "/meta/"+tc.path, "", tc.body)
 		var problem struct{ Field string }

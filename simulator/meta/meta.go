@@ -42,6 +42,9 @@
 //	POST /meta/batches       {"updates"[,"bytes","spoil","twice"]}: that many customers' texts in as few deliveries as Meta
 //	                         would make, grown to so many bytes, with a bad element among them, with one message twice
 //	POST /meta/fields        {"field","value"}: any other field, with any value
+//	POST /meta/habits        changes how Meta goes about it, and answers with how it is then; what is missing stays:
+//	                         "skipDeliveredEvery" and "statusFirstEvery" n messages, "batch": a duration over which webhooks
+//	                         are gathered, "spoilEvery" n batches, "refuseOutsideWindow": at once, "payload": v23 or v24
 package meta
 
 import (
@@ -252,6 +255,7 @@ type Simulator struct {
 	accepted   int // for SkipDeliveredEvery and StatusFirstEvery
 	boxes      map[boxKey]*box
 	batches    int // for SpoilEvery
+	habits     Habits
 }
 
 // account is what can change of a business account.
@@ -344,6 +348,8 @@ func New(cfg Config, set *faults.Set, phones Phones) (*Simulator, error) {
 		quality:    make(map[string]string),
 		accounts:   make(map[string]*account),
 		boxes:      make(map[boxKey]*box),
+		habits: Habits{SkipDeliveredEvery: cfg.SkipDeliveredEvery, StatusFirstEvery: cfg.StatusFirstEvery, Batch: cfg.Batch,
+			SpoilEvery: cfg.SpoilEvery, RefuseOutsideWindow: cfg.RefuseOutsideWindow},
 	}
 	if err := s.check(); err != nil {
 		s.Close()

@@ -387,7 +387,7 @@ func (s *Simulator) TellQuality(n *Number, event, quality string, limit any) {
 	v := map[string]any{"display_phone_number": digits(n.DisplayNumber), "event": event}
 	if limit != nil {
 		v["max_daily_conversations_per_business"] = limit
-		if n.PayloadVersion == PayloadV23 {
+		if s.payload(n) == PayloadV23 {
 			v["current_limit"] = limit // gone since February 2026
 		}
 	}

@@ -224,7 +224,7 @@ func (s *Simulator) mayBegin(m *message, req *sendRequest) *graphError {
 	var paid bool
 	m.pricing, paid = s.priceOf(m, open)
 	switch {
-	case !m.Template && !open && s.cfg.RefuseOutsideWindow:
+	case !m.Template && !open && s.habits.RefuseOutsideWindow:
 		return errOutsideWindow
 	case !m.Template && !open:
 		m.failure = errOutsideWindow
@@ -243,9 +243,9 @@ func (s *Simulator) accept(m *message) (wait func(context.Context)) {
 	s.mu.Lock()
 	s.messages[m.ID] = m
 	s.accepted++
-	m.noReceipt = s.cfg.SkipDeliveredEvery > 0 && s.accepted%s.cfg.SkipDeliveredEvery == 0
+	m.noReceipt = s.habits.SkipDeliveredEvery > 0 && s.accepted%s.habits.SkipDeliveredEvery == 0
 	m.expiresAt = s.cfg.Now().Add(cmp.Or(m.ttl, s.cfg.TTL))
-	if s.cfg.StatusFirstEvery > 0 && s.accepted%s.cfg.StatusFirstEvery == 0 {
+	if s.habits.StatusFirstEvery > 0 && s.accepted%s.habits.StatusFirstEvery == 0 {
 		posted := make(chan struct{})
 		m.first = sync.OnceFunc(func() { close(posted) })
 		wait = func(ctx context.Context) {

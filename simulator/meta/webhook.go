@@ -311,7 +311,7 @@ func (s *Simulator) report(m *message, status string) {
 	// The price comes with sent and with one of delivered and read.
 	if status == statusSent || status == statusDelivered || (status == statusRead && m.noReceipt) {
 		st.Pricing = m.pricing
-		if m.number.PayloadVersion == PayloadV23 {
+		if s.payload(m.number) == PayloadV23 {
 			st.Conversation = conversationOf(m, status, now.Add(s.cfg.Window))
 		}
 	}
@@ -352,9 +352,10 @@ func (s *Simulator) tell(n *Number, line, call string, at int64, c change, taken
 	}
 	fault := s.set.Take(call)
 	u := update{waba: n.WABAID, at: at, change: c, taken: taken}
-	if times, hold, delay := fault.Webhook(); s.cfg.Batch > 0 && !hold && delay == 0 && !fault.Holds() {
+	wait := s.Habits().Batch
+	if times, hold, delay := fault.Webhook(); wait > 0 && !hold && delay == 0 && !fault.Holds() {
 		for range times {
-			s.collect(to, u)
+			s.collect(to, u, wait)
 		}
 		return
 	}
