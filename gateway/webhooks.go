@@ -39,6 +39,11 @@ type liveSender struct {
 	provider providers.Provider
 }
 
+// getter is implemented by providers whose webhooks may come by GET, as the
+// merchant chose there: the parameters stand in the address, which is signed,
+// so that a GET by anybody else changes nothing.
+type getter interface{ TakesGet() bool }
+
 // Take answers GET and POST /webhooks/{sender_id}[/{secret}].
 func (w *webhooks) Take(c *fiber.Ctx) error {
 	sender, ok := w.senders[c.Params("sender_id")]
@@ -47,7 +52,7 @@ func (w *webhooks) Take(c *fiber.Ctx) error {
 		return conversations.NotFound("sender with this id")
 	}
 	hook := webhookOf(c, sender, w.store.Now())
-	if c.Method() == fiber.MethodGet {
+	if g, ok := sender.provider.(getter); c.Method() == fiber.MethodGet && (!ok || !g.TakesGet()) {
 		return w.shakeHands(c, sender, hook)
 	}
 	if err := sender.provider.Verify(hook); err != nil {
