@@ -97,15 +97,32 @@ func newProvider(s *SenderConfig, now func() time.Time, client *http.Client, log
 	}, client, log)
 }
 
-// siblings finds the senders whose webhooks may come to the address of s: those
-// of the same merchant and the same app at Meta, by their phone_number_id. The
-// app is known by its secret, which signs them all.
+// sharedWebhooks tells of the providers at which the webhooks of several senders
+// come to one address: what the provider calls a sender in them, and the secret
+// that such senders have in common.
+var sharedWebhooks = map[string]struct {
+	name   func(*SenderConfig) string
+	secret string
+}{
+	"meta":       {func(s *SenderConfig) string { return s.Settings["phone_number_id"] }, "app_secret"}, // the app's, which signs them
+	"clickatell": {func(s *SenderConfig) string { return string(s.Channel) }, "api_key"},                // the integration's, which may have both channels
+}
+
+// siblings finds the senders whose webhooks may come to the address of s, by
+// what their provider calls them: those of the same merchant that have the same
+// app at Meta, or the same integration at Clickatell.
 func siblings(s *SenderConfig) map[string]string {
 	found := make(map[string]string)
+	shared, ok := sharedWebhooks[s.Provider]
+	if !ok {
+		return found
+	}
 	for _, other := range s.Merchant.Senders {
-		number := other.Settings["phone_number_id"]
-		if number != "" && other.Provider == s.Provider && other.Settings["app_secret"] == s.Settings["app_secret"] {
-			found[number] = other.ID
+		if other.Provider != s.Provider || other.Settings[shared.secret] != s.Settings[shared.secret] {
+			continue
+		}
+		if name := shared.name(other); name != "" {
+			found[name] = other.ID
 		}
 	}
 	return found

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"paythread/conversations"
 	"paythread/gateway/providers"
 )
 
@@ -103,6 +104,22 @@ func TestRegistrySiblings(t *testing.T) {
 	got := siblings(one)
 	if len(got) != 2 || got["1"] != "one" || got["2"] != "two" {
 		t.Errorf("siblings = %v, want the two numbers of the same app", got)
+	}
+
+	m.Senders = nil
+	both := func(id string, channel conversations.Channel, key string) *SenderConfig {
+		s := &SenderConfig{ID: id, Provider: "clickatell", Channel: channel, Merchant: m, Settings: Settings{"api_key": key}}
+		m.Senders = append(m.Senders, s)
+		return s
+	}
+	sms := both("sms", conversations.SMS, "a")
+	both("whatsapp", conversations.WhatsApp, "a")
+	alone := both("other", conversations.WhatsApp, "b")
+	if got := siblings(sms); len(got) != 2 || got["sms"] != "sms" || got["whatsapp"] != "whatsapp" {
+		t.Errorf("siblings = %v, want both channels of the integration", got)
+	}
+	if got := siblings(alone); len(got) != 1 || got["whatsapp"] != "other" {
+		t.Errorf("siblings = %v, want the integration's only channel", got)
 	}
 }
 
