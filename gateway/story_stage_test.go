@@ -41,6 +41,7 @@ type stageOptions struct {
 	SearchDelay time.Duration // until the platform's search shows a payment
 	TimeToOpen  time.Duration // the merchant's
 	TimeToPay   time.Duration
+	Providers   *providersOfTheStage // nil: the demo's
 }
 
 // stage is where a story is played: the simulated world, Redis, and a gateway
@@ -73,7 +74,10 @@ func newStage(t *testing.T, o stageOptions) *stage {
 	}
 	s.outside, err = startWorld(socket, url, worldOptions{
 		GatewayURL: s.public, Pace: o.Pace, Log: log,
-		Change: func(_ *simulator.Config, c *cybersource.Config) {
+		Change: func(w *simulator.Config, c *cybersource.Config) {
+			if o.Providers != nil {
+				o.Providers.settle(w, s.public)
+			}
 			c.TokenLife, c.SearchDelay = o.TokenLife, o.SearchDelay
 			if c.SearchDelay == 0 {
 				c.SearchDelay = -1 // at once
@@ -125,7 +129,11 @@ func (s *stage) configure(o stageOptions) *Config {
 	if !timingsLine.Match(text.Bytes()) {
 		s.t.Fatal("demo.yaml has no line of timings")
 	}
-	config, err := parseConfig("story.yaml", timingsLine.ReplaceAll(text.Bytes(), []byte("timings: "+o.Timings)), nil)
+	written := timingsLine.ReplaceAll(text.Bytes(), []byte("timings: "+o.Timings))
+	if o.Providers != nil {
+		written = sendersBlock.ReplaceAll(written, []byte(o.Providers.senders(s)))
+	}
+	config, err := parseConfig("story.yaml", written, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
