@@ -3,12 +3,16 @@ package simulator
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/nyaruka/phonenumbers"
 
 	"paythread/simulator/clickatell"
 	"paythread/simulator/meta"
@@ -509,6 +513,20 @@ func (ph *phone) waID() string {
 	return ph.e164[1:]
 }
 
+// userID is the business-scoped user id that a WhatsApp business of Twilio's sees:
+// a country and digits. Meta makes its own, one for each business account.
+func (ph *phone) userID() string {
+	region := "US"
+	if number, err := phonenumbers.Parse(ph.e164, ""); err == nil {
+		if r := phonenumbers.GetRegionCodeForNumber(number); len(r) == 2 && r != "ZZ" {
+			region = r
+		}
+	}
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, ph.e164) // a hash never fails
+	return fmt.Sprintf("%s.%020d", region, h.Sum64())
+}
+
 // onMeta is the phones as Meta sees them, and Meta as the phones use it.
 type onMeta struct {
 	*Phones
@@ -563,6 +581,7 @@ func (o *onTwilio) Handset(e164 string) twilio.Handset {
 	return twilio.Handset{
 		E164: ph.e164, WaID: ph.waID(), Name: ph.account.Name, OnWhatsApp: ph.account.On,
 		Reachable: !ph.unreachable, BlockedSMS: ph.blocked[SMS], BlockedWhatsApp: ph.blocked[WhatsApp],
+		UserID: ph.userID(), HideNumber: ph.account.HideNumber,
 	}
 }
 
@@ -574,7 +593,8 @@ func (o *onTwilio) Deliver(d twilio.Delivery) {
 	o.receive(m)
 }
 
-func (o *onTwilio) Accepted(e164, id string) { o.accepted(e164, id) }
+func (o *onTwilio) Accepted(e164, id string)                { o.accepted(e164, id) }
+func (o *onTwilio) MarkedRead(e164, id string, typing bool) { o.markedRead(e164, id, typing) }
 
 func (o *onTwilio) newID() string { return twilio.NewID() }
 

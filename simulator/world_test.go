@@ -342,6 +342,26 @@ func TestClickatellControl(t *testing.T) {
 	}
 }
 
+func TestTwilioSeesWhatAWhatsAppPhoneShows(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(c *Config) {
+		sms := c.Twilio.Accounts[0].Numbers[0]
+		c.Twilio.Accounts[0].Numbers = append(c.Twilio.Accounts[0].Numbers, twilio.Number{Channel: WhatsApp, E164: smsNumber, InboundURL: sms.InboundURL})
+	})
+	s.must(t, "POST", phoneControl+"/messages", `{"channel":"whatsapp","text":"one","to":"`+smsNumber+`"}`)
+	id := s.messages(t)[0].ID
+	await(t, "the message from the number", func() bool {
+		return s.business.heard("From=whatsapp%3A%2B16505551234") && s.business.heard("ExternalUserId=whatsapp%3AUS.")
+	})
+	s.must(t, "POST", "/twilio/v2/Indicators/Typing.json", url.Values{"messageId": {id}, "channel": {"whatsapp"}}.Encode())
+	if s.messages(t)[0].Status != "read" || !slices.ContainsFunc(s.Phones.Contacts(customer), func(c Contact) bool { return c.Typing && c.Number == smsNumber }) {
+		t.Errorf("typing: got %+v and %+v", s.messages(t), s.Phones.Contacts(customer))
+	}
+	s.must(t, "POST", phoneControl+"/whatsapp", `{"on":true,"hideNumber":true}`)
+	s.must(t, "POST", phoneControl+"/messages", `{"channel":"whatsapp","text":"two","to":"`+smsNumber+`"}`)
+	await(t, "the message from nobody's number", func() bool { return s.business.heard("From=whatsapp%3AUS.") })
+}
+
 func TestUnreachableAndBlocked(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
