@@ -156,7 +156,7 @@ func (s *Simulator) numberFields(n *Number) fields {
 		status = "DISCONNECTED"
 	}
 	s.mu.Lock()
-	callback := s.accounts[n.WABAID].callback
+	callback, health := s.accounts[n.WABAID].callback, s.health(n)
 	quality := cmp.Or(s.quality[n.PhoneNumberID], "GREEN")
 	s.mu.Unlock()
 	return fields{
@@ -170,10 +170,41 @@ func (s *Simulator) numberFields(n *Number) fields {
 		"account_mode":             "LIVE",
 		"status":                   status,
 		"throughput":               map[string]string{"level": "STANDARD"},
+		"health_status":            health,
 		"messaging_limit_tier":     tier,
 		"whatsapp_business_manager_messaging_limit": tier,
 		"webhook_configuration":                     webhookConfiguration(n.WebhookURL, callback),
 	}
+}
+
+// health says of a number and its account whether messages can be sent, and which
+// of the two is in the way. The lock is held.
+func (s *Simulator) health(n *Number) map[string]any {
+	a, whole := s.accounts[n.WABAID], "AVAILABLE"
+	entity := func(kind, id, can string, e *graphError) map[string]any {
+		row := map[string]any{"entity_type": kind, "id": id, "can_send_message": can}
+		if can != "AVAILABLE" {
+			row["errors"] = []map[string]any{{"error_code": e.code, "error_description": e.title, "possible_solution": "See WhatsApp Manager."}}
+			if whole != "BLOCKED" {
+				whole = can
+			}
+		}
+		return row
+	}
+	number, account := "AVAILABLE", "AVAILABLE"
+	if n.Unregistered {
+		number = "BLOCKED"
+	}
+	reason := errRestricted
+	switch {
+	case a.disabled:
+		account, reason = "BLOCKED", errLocked
+	case s.cfg.Now().Before(a.restrictedUntil):
+		account = "LIMITED"
+	}
+	entities := []map[string]any{
+		entity("PHONE_NUMBER", n.PhoneNumberID, number, errUnregistered), entity("WABA", n.WABAID, account, reason)}
+	return map[string]any{"can_send_message": whole, "entities": entities}
 }
 
 func webhookConfiguration(application, account string) map[string]string {
@@ -212,14 +243,11 @@ func (s *Simulator) getPhoneNumber(w http.ResponseWriter, r *http.Request, _ *st
 
 func (s *Simulator) getAccount(w http.ResponseWriter, r *http.Request, numbers []*Number) *graphError {
 	s.mu.Lock()
-	canSend := "AVAILABLE"
-	if s.accounts[numbers[0].WABAID].disabled {
-		canSend = "BLOCKED"
-	}
+	health := s.health(numbers[0])
 	s.mu.Unlock()
 	return fields{
 		"id": numbers[0].WABAID, "name": numbers[0].VerifiedName, "currency": "USD", "timezone_id": "1",
-		"account_review_status": "APPROVED", "health_status": map[string]string{"can_send_message": canSend},
+		"account_review_status": "APPROVED", "health_status": health,
 		"message_template_namespace": fmt.Sprintf("%016x", number64(numbers[0].WABAID)), "business_verification_status": "verified",
 	}.pick(w, r, "WhatsAppBusinessAccount", "name", "currency", "timezone_id", "message_template_namespace")
 }

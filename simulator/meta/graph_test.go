@@ -55,6 +55,43 @@ func TestNumberFields(t *testing.T) {
 	}
 }
 
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for _, tc := range []struct{ event, number, waba string }{
+		{"", "AVAILABLE", "AVAILABLE"},
+		{`{"account":"WABA1","event":"ACCOUNT_RESTRICTION"}`, "LIMITED", "LIMITED"},
+		{`{"account":"WABA1","event":"DISABLED_UPDATE","state":"DISABLE"}`, "BLOCKED", "BLOCKED"},
+		{`{"account":"WABA1","event":"DISABLED_UPDATE","state":"REINSTATE"}`, "AVAILABLE", "AVAILABLE"},
+	} {
+		if tc.event != "" {
+			w.control(t, "accounts", tc.event)
+		}
+		for path, want := range map[string]string{"PN1": tc.number, "WABA1": tc.waba} {
+			var got struct {
+				Health struct {
+					CanSend  string `json:"can_send_message"`
+					Entities []struct {
+						Type   string `json:"entity_type"`
+						Errors []struct {
+							Code int `json:"error_code"`
+						}
+					}
+				} `json:"health_status"`
+			}
+			w.get(t, path+"?fields=health_status", &got)
+			h := got.Health
+			if h.CanSend != want || len(h.Entities) != 2 || h.Entities[0].Errors != nil || (h.Entities[1].Errors == nil) != (want == "AVAILABLE") {
+				t.Errorf("%s after %s: got %+v, want %s", path, tc.event, h, want)
+			}
+		}
+	}
+	_, body, _ := w.call(t, "GET", "/meta/v25.0/PN2?fields=health_status,status", "other", "")
+	if !strings.Contains(body, `"can_send_message":"BLOCKED"`) || !strings.Contains(body, `"error_code":133010`) || !strings.Contains(body, `"DISCONNECTED"`) {
+		t.Errorf("a number that is not registered: got %s", body)
+	}
+}
+
 func TestAccountReads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

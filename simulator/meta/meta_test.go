@@ -296,6 +296,15 @@ func (w *world) awaitStatuses(t *testing.T, want ...string) {
 	}
 }
 
+// awaitAnyOrder is awaitStatuses where Meta promises no order.
+func (w *world) awaitAnyOrder(t *testing.T, want ...string) {
+	t.Helper()
+	await(t, strings.Join(want, ", "), func() bool { return len(w.hook.statuses(t)) >= len(want) })
+	if got := w.hook.statuses(t); !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {
+		t.Errorf("statuses: got %v, want %v", got, want)
+	}
+}
+
 const (
 	textTo     = `{"messaging_product":"whatsapp","to":"+16505551234","type":"text","text":{"body":"hi"},"biz_opaque_callback_data":"att_1"}`
 	templateTo = `{"messaging_product":"whatsapp","to":"+16505551234","type":"template","template":{"name":"payment_link","language":{"code":"en_US"},"components":[
