@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
+	"fmt"
 	"go/ast"
+	"go/token"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -12,8 +16,18 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"paythread/conversations"
+	"paythread/gateway/providers"
+	"paythread/gateway/providers/clickatell"
+	"paythread/gateway/providers/meta"
+	"paythread/gateway/providers/twilio"
 )
 
 // page is one page of documentation, without its fenced blocks.
@@ -427,4 +441,416 @@ func compare(t *testing.T, file, what string, documented, there []string) {
 			t.Errorf("%s has no row for the %s %s", file, what, k)
 		}
 	}
+}
+
+// guided are the providers that have a page of their own.
+var guided = []providers.Registration{meta.Registration, twilio.Registration, clickatell.Registration}
+
+func guideOf(r providers.Registration) string { return "docs/providers/" + r.Name + ".md" }
+
+// TestProvidersHaveGuides: every provider that can be configured has a page
+// that the doctor can point to.
+func TestProvidersHaveGuides(t *testing.T) {
+	t.Parallel()
+	for _, r := range providerRegistrations {
+		if !slices.ContainsFunc(guided, func(g providers.Registration) bool { return g.Name == r.Name && guideOf(g) == providerGuide(r.Name) }) {
+			t.Errorf("provider %s has no page %s", r.Name, providerGuide(r.Name))
+		}
+	}
+}
+
+// printedForm is a part of a page that the code prints.
+var printedForm = regexp.MustCompile(`(?s)(<!-- printed: ([a-z]+)(?: ([a-z]+))? -->\n).*?(<!-- end of printed -->)`)
+
+// TestGeneratedProviderGuides keeps the printed parts of docs/providers what
+// the code prints.
+func TestGeneratedProviderGuides(t *testing.T) {
+	t.Parallel()
+	want := map[string][]string{"docs/providers/templates.md": {"templates payment", "templates receipt", "templates cancelled"}}
+	for _, r := range guided {
+		want[guideOf(r)] = []string{"settings " + r.Name, "limits " + r.Name}
+	}
+	for file, parts := range want {
+		name := filepath.Join("..", filepath.FromSlash(file))
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []string
+		made := printedForm.ReplaceAllStringFunc(string(text), func(part string) string {
+			m := printedForm.FindStringSubmatch(part)
+			found = append(found, m[2]+" "+m[3])
+			return m[1] + "\n" + printed(t, m[2], m[3]) + "\n" + m[4]
+		})
+		if !slices.Equal(found, parts) {
+			t.Errorf("%s has the printed parts %q, want %q", file, found, parts)
+		}
+		golden(t, name, []byte(made))
+	}
+}
+
+// printed returns one part of a provider's page.
+func printed(t *testing.T, what, of string) string {
+	t.Helper()
+	if what == "templates" {
+		return printedTemplates(conversations.Purpose(of))
+	}
+	i := slices.IndexFunc(guided, func(r providers.Registration) bool { return r.Name == of })
+	switch {
+	case i >= 0 && what == "settings":
+		return printedSettings(guided[i])
+	case i >= 0 && what == "limits":
+		return printedLimits(guided[i])
+	}
+	t.Fatalf("nobody prints %s %s", what, of)
+	return ""
+}
+
+func printedSettings(r providers.Registration) string {
+	var b bytes.Buffer
+	var fields []field
+	for _, x := range r.Settings {
+		fields = append(fields, Settings{}.field(x.Name, x.Doc, x.Default, x.Secret, x.Required))
+	}
+	referenceRows(&b, fields)
+	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
+func printedLimits(r providers.Registration) string {
+	var b strings.Builder
+	b.WriteString("| channel | messages a second | at once | to one customer | to one customer at once |\n| --- | --- | --- | --- | --- |\n")
+	for _, channel := range r.Channels {
+		l := r.Limits[channel]
+		pair, burst := "not limited", ""
+		if l.PairEvery > 0 {
+			pair, burst = "one in "+formatDuration(l.PairEvery), strconv.Itoa(l.PairBurst)
+		}
+		fmt.Fprintf(&b, "| %s | %g | %d | %s | %s |\n", channel, l.PerSecond, l.Burst, pair, burst)
+	}
+	return b.String()
+}
+
+// printedTemplates is a table of what a merchant submits for a purpose, with
+// numbers for the values in the order in which adapters send them.
+func printedTemplates(purpose conversations.Purpose) string {
+	numbered := conversations.Parameters{Merchant: "{{1}}", Amount: "{{2}}", Order: "{{3}}"}
+	if purpose == conversations.PurposeCancelled {
+		numbered = conversations.Parameters{Merchant: "{{1}}", Order: "{{2}}"}
+	}
+	var b strings.Builder
+	linked := conversations.LinkButton(purpose, "en") != ""
+	b.WriteString("| language | body |")
+	if linked {
+		b.WriteString(" button |")
+	}
+	b.WriteString("\n| --- | --- |" + strings.Repeat(" --- |", map[bool]int{true: 1}[linked]) + "\n")
+	for _, locale := range conversations.Locales() {
+		numbered.Locale = locale
+		fmt.Fprintf(&b, "| `%s` | %s |", locale, conversations.Merchant{}.Text(conversations.WhatsApp, purpose, numbered))
+		if linked {
+			b.WriteString(" " + conversations.LinkButton(purpose, locale) + " |")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// TestTemplatesCanBeSubmitted holds the texts against what WhatsApp refuses.
+func TestTemplatesCanBeSubmitted(t *testing.T) {
+	t.Parallel()
+	variable := regexp.MustCompile(`\{\{\d\}\}`)
+	for purpose, values := range map[conversations.Purpose]int{conversations.PurposePayment: 3, conversations.PurposeReceipt: 3, conversations.PurposeCancelled: 2} {
+		rows := strings.Split(strings.TrimSpace(printedTemplates(purpose)), "\n")[2:]
+		if len(rows) != len(conversations.Locales()) {
+			t.Errorf("%s: %d rows, want one for each of %v", purpose, len(rows), conversations.Locales())
+		}
+		for _, row := range rows {
+			cells := strings.Split(row, "|")
+			body := strings.TrimSpace(cells[2])
+			found := variable.FindAllString(body, -1)
+			slices.Sort(found)
+			switch at := variable.FindAllStringIndex(body, -1); {
+			case len(found) != values || len(slices.Compact(found)) != values:
+				t.Errorf("%s: %s has the variables %v, want %d", purpose, body, found, values)
+			case at[0][0] == 0 || at[len(at)-1][1] == len(body):
+				t.Errorf("%s: %s begins or ends with a variable", purpose, body)
+			case len([]rune(body)) > 1024:
+				t.Errorf("%s: %s is longer than 1024 characters", purpose, body)
+			}
+			if len(cells) > 4 {
+				if label := strings.TrimSpace(cells[3]); label == "" || len([]rune(label)) > 20 {
+					t.Errorf("%s: the button %q is not 1 to 20 characters", purpose, label)
+				}
+			}
+		}
+	}
+}
+
+// fenced returns a page's blocks of a language, without their indentation.
+func fenced(t *testing.T, file, language string) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	in, indent := false, ""
+	for line := range strings.Lines(string(b)) {
+		bare := strings.TrimSpace(line)
+		switch {
+		case in && strings.HasPrefix(bare, "```"):
+			in = false
+		case in:
+			found[len(found)-1] += strings.TrimPrefix(line, indent)
+		case bare == "```"+language:
+			in, indent = true, line[:strings.Index(line, "`")]
+			found = append(found, "")
+		}
+	}
+	return found
+}
+
+// TestProviderGuidesExamplesWork: the senders that merchants copy are taken by
+// their adapters.
+func TestProviderGuidesExamplesWork(t *testing.T) {
+	t.Parallel()
+	for _, r := range guided {
+		shown := map[conversations.Channel]bool{}
+		for _, block := range fenced(t, guideOf(r), "yaml") {
+			var senders []map[string]string
+			if err := yaml.Unmarshal([]byte(block), &senders); err != nil {
+				t.Fatalf("%s: %v in\n%s", guideOf(r), err, block)
+			}
+			for _, s := range senders {
+				channel, id := conversations.Channel(s["channel"]), s["id"]
+				if s["provider"] != r.Name || id == "" || !slices.Contains(r.Channels, channel) {
+					t.Errorf("%s shows a sender %q of %q for %q", guideOf(r), id, s["provider"], channel)
+				}
+				shown[channel] = true
+				values := map[string]string{}
+				for name, v := range s {
+					if secret, is := strings.CutSuffix(name, fileSuffix); is {
+						name, v = secret, "0123456789abcdefghijklmnopqrstuvwxyz" // what would be in the file
+					}
+					if !slices.Contains([]string{"id", "provider", "channel"}, name) {
+						values[name] = v
+					}
+				}
+				if _, err := r.New(providers.Settings{
+					SenderID: id, Channel: channel, MerchantID: "acme", WebhookURL: "https://pay.acme.example/webhooks/" + id, Values: values,
+				}, &http.Client{}, slog.New(slog.DiscardHandler)); err != nil {
+					t.Errorf("%s: sender %s: %v", guideOf(r), id, err)
+				}
+			}
+		}
+		for _, channel := range r.Channels {
+			if !shown[channel] {
+				t.Errorf("%s shows no sender for %s", guideOf(r), channel)
+			}
+		}
+	}
+}
+
+// TestSendersExample: the answer on the page is one that the API could give.
+func TestSendersExample(t *testing.T) {
+	t.Parallel()
+	blocks := fenced(t, "docs/providers/README.md", "json")
+	if len(blocks) != 1 {
+		t.Fatalf("%d examples: this test does not see them", len(blocks))
+	}
+	var shown sendersOutput
+	d := json.NewDecoder(strings.NewReader(blocks[0]))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&shown.Body); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range shown.Body.Items {
+		state := conversations.SenderState{}
+		if h := s.Hold; h != nil {
+			state.Hold = &conversations.Hold{Reason: h.Reason, Code: h.Code, Until: h.Until, Fail: h.Fails}
+			if got := holdText(*state.Hold); got != h.Text {
+				t.Errorf("%s: the hold says %q, want %q", s.ID, h.Text, got)
+			}
+		}
+		for _, n := range s.Notices {
+			state.Notices = append(state.Notices, conversations.Notice{
+				Subject: n.Subject, Name: n.Name, Language: n.Language, Standing: n.Standing, Word: n.Word, Detail: n.Detail, At: n.At, Until: n.Until,
+			})
+			if got := noticeText(state.Notices[len(state.Notices)-1]); got != n.Text {
+				t.Errorf("%s: the notice says %q, want %q", s.ID, n.Text, got)
+			}
+		}
+		sender := &SenderConfig{ID: s.ID, Channel: s.Channel, Provider: s.Provider, Settings: Settings{"template_payment": "payment_request"}}
+		at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+		if standing, text := standingOf(sender, state, at); standing != s.Standing || text != s.Text {
+			t.Errorf("%s stands %s: %s, want %s: %s", s.ID, s.Standing, s.Text, standing, text)
+		}
+		if limits := limitsDocument(limitsInForce(sender)); limits != s.Limits {
+			t.Errorf("%s: limits %+v, want %+v", s.ID, s.Limits, limits)
+		}
+	}
+	if len(shown.Body.Items) < 2 {
+		t.Errorf("%d senders are shown", len(shown.Body.Items))
+	}
+}
+
+// TestProviderGuidesNameSettings: a word in code that looks like a setting of
+// the provider is one.
+func TestProviderGuidesNameSettings(t *testing.T) {
+	t.Parallel()
+	looks := regexp.MustCompile(`^(template|content|webhook|auth|access|app|account|api|phone|waba|verify|messaging)_[a-z_]+$`)
+	elsewhere := []string{ // words of the companies' own
+		"account_update", "account_alerts", "account_review_update", "phone_number_quality_update", "phone_number_name_update",
+		"template_category_update", "webhook_configuration",
+	}
+	for _, r := range guided {
+		for _, word := range codeSpans(readPage(t, guideOf(r)).text) {
+			if looks.MatchString(word) && !slices.Contains(elsewhere, word) && !slices.ContainsFunc(r.Settings, func(s providers.Setting) bool { return s.Name == word }) {
+				t.Errorf("%s speaks of %s, which is no setting of %s", guideOf(r), word, r.Name)
+			}
+		}
+	}
+}
+
+// TestTwilioGuideHasTheOverrides: every webhook address on Twilio's page lets
+// it try again, as its own check wants.
+func TestTwilioGuideHasTheOverrides(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "docs", "providers", "twilio.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := regexp.MustCompile("https://pay\\.acme\\.example/webhooks/[a-z-]+([^\\s`]*)")
+	found := address.FindAllStringSubmatch(string(text), -1)
+	for _, m := range found {
+		if m[1] != twilio.Overrides {
+			t.Errorf("%s does not end in %s", m[0], twilio.Overrides)
+		}
+	}
+	if len(found) < 2 {
+		t.Errorf("%d addresses: this test does not see them", len(found))
+	}
+}
+
+// TestProviderGuidesNameEveryCheck: the table of what the doctor says has a row
+// for everything that a provider's check looks at, and what the rows say it
+// prints is what it prints.
+func TestProviderGuidesNameEveryCheck(t *testing.T) {
+	t.Parallel()
+	code := map[string]*checkWords{"docs/providers/README.md": {}}
+	for _, r := range guided {
+		code[guideOf(r)] = &checkWords{}
+	}
+	for _, s := range moduleSources(t) {
+		if s.isTest() {
+			continue
+		}
+		file := "docs/providers/README.md"
+		if name, ok := strings.CutPrefix(s.pkg(), "gateway/providers/"); ok {
+			file = "docs/providers/" + name + ".md"
+		} else if !strings.HasPrefix(s.file, "gateway/doctor") && s.file != "gateway/api_senders.go" {
+			continue
+		}
+		if w := code[file]; w != nil {
+			w.collect(s.syntax)
+		}
+	}
+	for file, w := range code {
+		documented := map[string]bool{}
+		for _, row := range tableRows(readPage(t, file), "check") {
+			for _, name := range codeSpans(row[0]) {
+				documented[name] = true
+				name = strings.TrimSuffix(name, "...")
+				if !slices.Contains(w.texts, name) && !slices.Contains(w.names, name) {
+					t.Errorf("%s has a row for %q, which nothing prints", file, name)
+				}
+			}
+			for _, says := range codeSpans(row[1]) {
+				if !slices.ContainsFunc(w.texts, func(text string) bool { return strings.Contains(text, strings.TrimSuffix(says, "...")) }) {
+					t.Errorf("%s has %q for %s, which nothing prints", file, says, row[0])
+				}
+			}
+		}
+		for _, name := range w.names {
+			if !documented[name] {
+				t.Errorf("%s has no row for the check %q", file, name)
+			}
+		}
+		if len(documented) < 3 {
+			t.Errorf("%s names %d checks: this test does not see them", file, len(documented))
+		}
+		for _, field := range firstColumn(readPage(t, file), "field") {
+			if !slices.Contains(w.texts, field) {
+				t.Errorf("%s has a row for the webhook field %s, which is not read", file, field)
+			}
+		}
+	}
+}
+
+// checkWords are the names of the checks in some code, and every text in it.
+type checkWords struct{ names, texts []string }
+
+func (w *checkWords) collect(f *ast.File) {
+	name := func(target string, value ast.Expr) {
+		lower := strings.ToLower(target)
+		if text, ok := leadingText(value); ok && (lower == "check" || strings.HasSuffix(target, "Check")) {
+			if text = strings.TrimSpace(text); text != "" && !slices.Contains(w.names, text) {
+				w.names = append(w.names, text)
+			}
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.BasicLit:
+			if text, err := strconv.Unquote(n.Value); err == nil && n.Kind == token.STRING {
+				w.texts = append(w.texts, text)
+			}
+		case *ast.KeyValueExpr:
+			if key, ok := n.Key.(*ast.Ident); ok {
+				name(key.Name, n.Value)
+			}
+		case *ast.ValueSpec:
+			for i, value := range n.Values {
+				name(n.Names[i].Name, value)
+			}
+		case *ast.AssignStmt:
+			for i, left := range n.Lhs {
+				if target, ok := left.(*ast.Ident); ok && i < len(n.Rhs) {
+					name(target.Name, n.Rhs[i])
+				}
+			}
+		}
+		return true
+	})
+}
+
+// leadingText returns the literal that an expression begins with.
+func leadingText(e ast.Expr) (string, bool) {
+	switch e := e.(type) {
+	case *ast.BinaryExpr:
+		return leadingText(e.X)
+	case *ast.BasicLit:
+		text, err := strconv.Unquote(e.Value)
+		return text, err == nil && e.Kind == token.STRING
+	}
+	return "", false
+}
+
+// tableRows returns the cells of the rows of every table whose first heading is
+// name.
+func tableRows(p page, name string) [][]string {
+	var rows [][]string
+	in := false
+	for line := range strings.Lines(p.text) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		switch {
+		case len(cells) < 2:
+			in = false
+		case strings.TrimSpace(cells[0]) == name:
+			in = true
+		case in && !strings.HasPrefix(strings.TrimSpace(cells[0]), "---"):
+			rows = append(rows, cells)
+		}
+	}
+	return rows
 }

@@ -315,7 +315,7 @@ func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
 	}
 	control("POST", "/meta/templates", `{"name":"payment_request","language":"en","event":"paused","title":"FIRST_PAUSE"}`)
 	code, out = doctor()
-	wants(code, out, exitFailed, `fail +template payment_request \(en\) +Its status is paused\.`, `ok +template payment_receipt`)
+	wants(code, out, exitFailed, `fail +template payment_request \(en\) +Its status is paused`, `ok +template payment_receipt`)
 
 	var seen struct {
 		Calls []struct{ Call, Method string }
