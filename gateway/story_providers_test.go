@@ -38,14 +38,14 @@ func (p providersOfTheStage) senders(s *stage) string {
 			head += fmt.Sprintf("        base_url: %s/twilio\n        account_sid: %s\n        auth_token: %s\n        from: %q\n",
 				s.outside.URL, demoTwilio.SID, demoTwilio.AuthToken, number[channel])
 			if channel == conversations.WhatsApp {
-				for _, purpose := range templated {
+				for _, purpose := range stagePurposes {
 					head += fmt.Sprintf("        content_%s: %s\n", purpose, stageContents[purpose])
 				}
 			}
 		case "clickatell":
 			head += fmt.Sprintf("        base_url: %s/clickatell\n        api_key: %s\n        webhook_secret: %s\n", s.outside.URL, stageClickatellKey+string(channel), stageWebhookSecret)
 			if channel == conversations.WhatsApp {
-				for _, purpose := range templated {
+				for _, purpose := range stagePurposes {
 					head += fmt.Sprintf("        template_%s: %s\n", purpose, "request_"+string(purpose))
 				}
 			}
@@ -58,8 +58,8 @@ func (p providersOfTheStage) senders(s *stage) string {
 // sendersBlock is the demo's list of senders.
 var sendersBlock = regexp.MustCompile(`(?s)    senders:\n.*?    platform:`)
 
-// templated are the purposes that WhatsApp wants a template for.
-var templated = []conversations.Purpose{conversations.PurposePayment, conversations.PurposeReceipt, conversations.PurposeCancelled}
+// stagePurposes are the purposes that WhatsApp wants a template for.
+var stagePurposes = []conversations.Purpose{conversations.PurposePayment, conversations.PurposeReceipt, conversations.PurposeCancelled}
 
 // settle puts the merchant into the world of the providers.
 func (p providersOfTheStage) settle(c *simulator.Config, public string) {
@@ -80,7 +80,7 @@ func (p providersOfTheStage) settle(c *simulator.Config, public string) {
 		account.Numbers = append(account.Numbers, twilio.Number{
 			Channel: twilio.WhatsApp, E164: stageTwilioWhatsApp, Name: "Acme Energy", InboundURL: public + "/webhooks/acme-wa#rc=3&rp=ct,rt,5xx",
 		})
-		for _, purpose := range templated {
+		for _, purpose := range stagePurposes {
 			text, label, link := body(purpose)
 			account.Contents = append(account.Contents, twilio.Content{SID: stageContents[purpose], Body: text, ButtonLabel: label, ButtonURL: link})
 		}
@@ -96,7 +96,7 @@ func (p providersOfTheStage) settle(c *simulator.Config, public string) {
 		}
 		if channel == conversations.WhatsApp {
 			in.Numbers[0].E164 = "+27600000005"
-			for _, purpose := range templated {
+			for _, purpose := range stagePurposes {
 				text, label, link := body(purpose)
 				in.Templates = append(in.Templates, clickatell.Template{Name: "request_" + string(purpose), Body: text, ButtonLabel: label, ButtonURL: link})
 			}
