@@ -118,7 +118,7 @@ func (b *batch) wholeEntry(e *wholeEntry) {
 // are open at one time. Real ones stay far below both.
 const (
 	plainDepth = 32
-	plainNames = 512
+	plainNames = 128
 )
 
 // plain tells whether a body, if it is JSON at all, has nothing in it that two

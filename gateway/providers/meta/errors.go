@@ -83,11 +83,11 @@ var refusals = map[int]providers.Refusal{
 	131005: {Reason: conversations.FailureAuth}, // access denied
 
 	// The business account.
-	368:    {Reason: conversations.FailureAccount}, // restricted by policy
-	130497: {Reason: conversations.FailureAccount}, // may not message this country
-	131031: {Reason: conversations.FailureAccount}, // locked
-	131042: {Reason: conversations.FailureAccount}, // no way to pay Meta
-	134011: {Reason: conversations.FailureAccount}, // terms of WhatsApp payments
+	368:    {Reason: conversations.FailureAccount},                             // restricted by policy
+	130497: {Reason: conversations.FailureAccount, Scope: providers.ScopePair}, // may not message this country: others are not touched
+	131031: {Reason: conversations.FailureAccount},                             // locked
+	131042: {Reason: conversations.FailureAccount},                             // no way to pay Meta
+	134011: {Reason: conversations.FailureAccount},                             // terms of WhatsApp payments
 
 	// The number.
 	33:     {Reason: conversations.FailureSenderConfig}, // deleted or unknown

@@ -157,7 +157,7 @@ func TestErrorRows(t *testing.T) {
 		{codes: "130429", status: 400, reason: conversations.FailureRate, retry: true, scope: sender, wait: time.Second, growth: 2},
 		{codes: "130429", status: 403, reason: conversations.FailureRate, retry: true, scope: sender, wait: time.Second, growth: 2},
 		{codes: "130472", status: 400, reason: conversations.FailurePolicyLimit},
-		{codes: "130497", status: 403, reason: conversations.FailureAccount},
+		{codes: "130497", status: 403, reason: conversations.FailureAccount, scope: pair},
 		{codes: "131000 131016", status: 500, reason: conversations.FailureProviderError, retry: true, tries: 4},
 		{codes: "131021 131030", status: 400, reason: conversations.FailureInvalidNumber},
 		{codes: "131026", status: 400, reason: conversations.FailureNotOnChannel},
