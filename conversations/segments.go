@@ -79,12 +79,12 @@ func gsmSeptets(r rune) int {
 
 func outsideGSM(r rune) bool { return gsmSeptets(r) == 0 }
 
-// OutsideGSM returns the characters for which a text cannot go as GSM-7, each
-// once, in the order in which they stand; those that nobody would see are
-// written as their code points (U+00A0).
+// OutsideGSM returns the characters for which a text goes as UCS-2 even after
+// what SMSText replaces, each once, in the order in which they stand; those that
+// nobody would see are written as their code points (U+202E).
 func OutsideGSM(text string) []string {
 	var found []string
-	for _, r := range text {
+	for _, r := range plainText(text) {
 		if !outsideGSM(r) {
 			continue
 		}

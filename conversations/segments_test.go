@@ -119,7 +119,7 @@ func TestSMSText(t *testing.T) {
 func TestOutsideGSM(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][]string{
-		"plain € [x]\n": nil, "": nil, "ção ção": {"ç", "ã"}, "a\u00a0b\u200b": {"U+00A0", "U+200B"}, "👍 e\u0301": {"👍", "U+0301"},
+		"plain € [x]\n": nil, "": nil, "ção ção": {"ç", "ã"}, "a\u00a0b\u200b “c”": nil, "👍 “o\u0301”\u202e": {"👍", "ó", "U+202E"},
 	} {
 		if got := conversations.OutsideGSM(text); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", text, got, want)

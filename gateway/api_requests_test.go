@@ -243,8 +243,17 @@ func TestPreviews(t *testing.T) {
 	}
 	before := b.keep()
 	whatsapp := post(token, object{"channel": "whatsapp"}).want(t, 200)
-	if whatsapp.text("button") != "Pay securely" || whatsapp.get("segments") != nil || whatsapp.get("encoding") != nil {
+	if whatsapp.text("button") != "Pay securely" || whatsapp.get("segments") != nil || whatsapp.get("encoding") != nil || whatsapp.get("cost_units") != 1.0 {
 		t.Errorf("preview %s", whatsapp.raw)
+	}
+	german := post(token, object{"channel": "whatsapp", "locale": "de_AT"}).want(t, 200)
+	if german.text("button") != "Sicher bezahlen" || !strings.HasPrefix(german.text("text"), "Guten Tag von ") {
+		t.Errorf("preview %s", german.raw)
+	}
+	polish := post(token, object{"channel": "sms", "locale": "pl"}).want(t, 200)
+	if polish.text("encoding") != "ucs2" || polish.get("cost_units") != polish.get("segments") || polish.get("cost_units").(float64) < 2 ||
+		!strings.Contains(polish.raw, `"outside_gsm7":["ł","ę"`) || sms.get("outside_gsm7") != nil || sms.get("cost_units") != 1.0 {
+		t.Errorf("preview %s, then %s", polish.raw, sms.raw)
 	}
 	post(acmeKey, object{"channel": "sms"}).want(t, 200)
 	post(token, object{"channel": "sms", "phone": "123"}).problem(t, 422, "invalid", "", "phone")

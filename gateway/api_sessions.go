@@ -203,36 +203,31 @@ type previewInput struct {
 	Body struct {
 		Channel string  `json:"channel" enum:"whatsapp,sms"`
 		Phone   *string `json:"phone,omitempty" maxLength:"40" doc:"Checked if it is there."`
-		Locale  *string `json:"locale,omitempty" maxLength:"35" example:"en"`
+		Locale  *string `json:"locale,omitempty" maxLength:"35" example:"de-AT" doc:"Missing: the merchant's. One without texts of its own falls back to its language (de-AT: de), and then to English."`
 	} `nameHint:"MessagePreviewBody"`
 }
 
 type previewOutput struct {
 	Body struct {
-		Channel  conversations.Channel     `json:"channel" enum:"whatsapp,sms"`
-		Text     string                    `json:"text"`
-		Button   string                    `json:"button,omitempty" example:"Pay securely" doc:"WhatsApp: the button that carries the link."`
-		Encoding conversations.SMSEncoding `json:"encoding,omitempty" enum:"gsm7,ucs2" doc:"SMS: how it is written on the wire."`
-		Segments int                       `json:"segments,omitempty" doc:"SMS: how many messages it is charged as."`
-		Units    int                       `json:"units,omitempty" doc:"SMS: septets or 16-bit units."`
+		Channel     conversations.Channel     `json:"channel" enum:"whatsapp,sms"`
+		Text        string                    `json:"text" doc:"As the customer reads it. SMS: with typographic characters replaced where that makes it cheaper. WhatsApp: above the button; the shipped body, which the approved template may differ from."`
+		Button      string                    `json:"button,omitempty" example:"Pay securely" doc:"WhatsApp: the button that carries the link."`
+		Encoding    conversations.SMSEncoding `json:"encoding,omitempty" enum:"gsm7,ucs2" doc:"SMS: how it is written on the wire."`
+		Segments    int                       `json:"segments,omitempty" doc:"SMS: in how many parts it goes."`
+		Units       int                       `json:"units,omitempty" doc:"SMS: septets or 16-bit units."`
+		CostUnits   int                       `json:"cost_units" example:"1" doc:"How many messages a company charges for it: each part of an SMS, one on WhatsApp whatever its length."`
+		OutsideGSM7 []string                  `json:"outside_gsm7,omitempty" doc:"SMS: the characters for which it is ucs2, with 70 characters to a part instead of 160; invisible ones as U+202E. Without them it would be gsm7."`
 	} `nameHint:"MessagePreview"`
 }
 
-const (
-	// sampleCode has the length of a real link code.
-	sampleCode = "sample00000000"
-	// payButton is the label of the URL button of the payment template.
-	payButton = "Pay securely"
-)
+// sampleCode has the length of a real link code.
+const sampleCode = "sample00000000"
 
 // previewMessage answers POST /v1/message-previews. An API key has no order at
 // hand and gets a sample of one.
 func (a *api) previewMessage(ctx context.Context, in *previewInput) (*previewOutput, error) {
 	c, b := callOf(ctx), in.Body
-	country, total, order := c.merchant.Country, conversations.Money{Minor: 14900, Currency: "ZAR"}, "1042"
-	if len(c.merchant.Currencies) > 0 {
-		total.Currency = c.merchant.Currencies[0]
-	}
+	country, total, order := c.merchant.Country, c.merchant.sampleAmount(14900), "1042"
 	if c.session != nil {
 		sealed, err := a.store.Sealed(ctx, c.merchant.ID, c.session.SealedOrder)
 		if err != nil {
@@ -255,10 +250,11 @@ func (a *api) previewMessage(ctx context.Context, in *previewInput) (*previewOut
 		Merchant: c.merchant.Name, Amount: total.String(), Order: order, LinkCode: sampleCode, Link: c.merchant.PublicURL + "/p/" + sampleCode, Locale: locale,
 	})
 	if out.Body.Channel == conversations.WhatsApp {
-		out.Body.Button = payButton
+		out.Body.Button, out.Body.CostUnits = conversations.LinkButton(conversations.PurposePayment, locale), 1
 		return out, nil
 	}
 	s := conversations.Segments(out.Body.Text)
-	out.Body.Encoding, out.Body.Units, out.Body.Segments = s.Encoding, s.Units, s.Parts
+	out.Body.Encoding, out.Body.Units, out.Body.Segments, out.Body.CostUnits = s.Encoding, s.Units, s.Parts, s.Parts
+	out.Body.OutsideGSM7 = conversations.OutsideGSM(out.Body.Text)
 	return out, nil
 }

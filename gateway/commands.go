@@ -316,6 +316,9 @@ func configCheckCommand(flags *flag.FlagSet) action {
 		for _, m := range c.Merchants {
 			senders += len(m.Senders)
 		}
+		for _, h := range c.Hints {
+			p.say(p.stdout, "hint: "+h.String()+"\n")
+		}
 		return write(p.stdout, fmt.Appendf(nil, "The configuration is right: %s, %s.\n", countOf(len(c.Merchants), "merchant"), countOf(senders, "sender")))
 	}
 }

@@ -32,6 +32,9 @@ type Config struct {
 	Dispatcher     DispatcherConfig
 	Merchants      []*MerchantConfig
 
+	// Hints are what is right and yet worth a look, in the form of problems.
+	Hints []ConfigProblem
+
 	merchants map[string]*MerchantConfig
 	senders   map[string]*SenderConfig
 	callers   map[[sha256.Size]byte]Caller // by the hash of the API key
@@ -170,6 +173,7 @@ type MerchantConfig struct {
 	Capture        bool
 	LatePayment    conversations.LatePayment
 	Fallback       conversations.Fallback
+	Texts          []*TextsConfig
 	Senders        []*SenderConfig
 	Platform       PlatformConfig
 }
@@ -219,6 +223,7 @@ func (m *MerchantConfig) Domain() conversations.Merchant {
 		Capture:          m.Capture,
 		LatePayment:      m.LatePayment,
 		Fallback:         m.Fallback,
+		Texts:            domainTexts(m.Texts),
 	}
 }
 

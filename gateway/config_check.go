@@ -77,6 +77,7 @@ func (c *Config) checkMerchants(r *reader) {
 			unique(r, channels, string(s.Channel), p+".channel", "is the channel of %s too, want at most one sender for each channel of a merchant")
 			s.check(r, p)
 		}
+		m.checkTexts(r, path)
 		if r.fine(path + ".platform") {
 			m.checkPlatform(r, path+".platform")
 		}

@@ -113,6 +113,8 @@ func parseConfig(file string, data []byte, environ []string) (*Config, error) {
 		slices.SortStableFunc(r.problems, func(a, b ConfigProblem) int { return a.Line - b.Line })
 		return nil, ConfigProblems(r.problems)
 	}
+	slices.SortStableFunc(r.hints, func(a, b ConfigProblem) int { return a.Line - b.Line })
+	c.Hints = r.hints
 	return c, nil
 }
 
@@ -135,7 +137,8 @@ type reader struct {
 	places   map[string]place  // key to where its value stands
 	bad      map[string]bool   // keys that have a problem of their own already
 	problems []ConfigProblem
-	unfilled []string // keys whose secret is still the example's placeholder
+	hints    []ConfigProblem // what is right and worth a look
+	unfilled []string        // keys whose secret is still the example's placeholder
 }
 
 // document parses the YAML and returns its one mapping, nil for an empty file.
@@ -178,23 +181,37 @@ func (r *reader) syntax(err error) {
 }
 
 func (r *reader) add(at place, path, message string) {
+	r.problems = append(r.problems, r.report(at, path, message))
+	r.bad[path] = true
+}
+
+func (r *reader) report(at place, path, message string) ConfigProblem {
 	p := ConfigProblem{Path: path, Message: message, Variable: at.variable}
 	if at.variable == "" {
 		p.File, p.Line = r.file, at.line
 	}
-	r.problems = append(r.problems, p)
-	r.bad[path] = true
+	return p
 }
 
 // problem reports something about the key at path, at the place of the key or
 // of the nearest one that holds it.
 func (r *reader) problem(path, format string, args ...any) {
+	r.add(r.placeOf(path), path, fmt.Sprintf(format, args...))
+}
+
+// hint reports something about the key at path that is right and yet worth a
+// look.
+func (r *reader) hint(path, format string, args ...any) {
+	r.hints = append(r.hints, r.report(r.placeOf(path), path, fmt.Sprintf(format, args...)))
+}
+
+func (r *reader) placeOf(path string) place {
 	at, found := r.places[path]
 	for p := path; !found && p != ""; {
 		p = parentOf(p)
 		at, found = r.places[p]
 	}
-	r.add(at, path, fmt.Sprintf(format, args...))
+	return at
 }
 
 // fine tells that none of the keys has a problem, so that a check over several

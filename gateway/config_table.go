@@ -200,7 +200,8 @@ func (m *MerchantConfig) section() section {
 		choice(&m.Sandbox, func(s string) bool { return s == "sandbox" }, []string{"sandbox", "production"}, "environment", "",
 			"sandbox shows \"test payment\" everywhere. There is no default: nobody shall take real money, or fail to, by leaving a line out.").must().like("sandbox"),
 		value(&m.Country, kindText, aCountry, "country", "", "How phone numbers in national form are read.").must().like("ZA"),
-		value(&m.Locale, kindText, aLocale, "locale", "en", "Language of messages and pages where a request does not say."),
+		value(&m.Locale, kindText, aLocale, "locale", "en", "Language of messages and pages where a request does not say. Messages ship in "+strings.Join(conversations.Locales(), ", ")+
+			"; a locale such as de-AT falls back to its language, and one without texts to English."),
 		values(&m.Currencies, kindText, aCurrency, "currencies", "", "Currencies that are taken. Without it every one.").like("ZAR"),
 		{
 			key: "api_keys", kind: kindItems, required: true, identity: "name",
@@ -231,6 +232,7 @@ func (m *MerchantConfig) section() section {
 			duration(&m.Fallback.After, 0, day, "after", "0s",
 				"When a message has not been delivered on WhatsApp after this time. 0s never: an SMS costs money, and a phone that is off gets both later."),
 		),
+		m.textsField(),
 		{
 			key: "senders", kind: kindItems, required: true, identity: "id",
 			doc: "The merchant's sending identities: at most one for each channel.",
