@@ -151,7 +151,8 @@ func (f fields) only(asked, node string, usual ...string) (fields, *graphError) 
 }
 
 func (s *Simulator) numberFields(n *Number) fields {
-	status, tier := "CONNECTED", "TIER_1K"
+	const tier = "TIER_2K"
+	status := "CONNECTED"
 	if n.Unregistered {
 		status = "DISCONNECTED"
 	}
@@ -266,8 +267,8 @@ func (s *Simulator) getNumbers(w http.ResponseWriter, r *http.Request, numbers [
 	return nil
 }
 
-// getTemplates lists an account's templates, newest page first, filtered as Graph
-// does: name is part of the name, the others must be equal.
+// getTemplates lists an account's templates by pages, filtered as Graph does: name
+// finds a part of a name, the others must be equal.
 func (s *Simulator) getTemplates(w http.ResponseWriter, r *http.Request, numbers []*Number) *graphError {
 	q := r.URL.Query()
 	limit, from := 25, 0

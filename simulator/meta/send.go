@@ -240,12 +240,13 @@ func (s *Simulator) mayBegin(m *message, req *sendRequest) *graphError {
 // takes its time where a status is to come before the answer.
 func (s *Simulator) accept(m *message) (wait func(context.Context)) {
 	wait = func(context.Context) {}
+	heard := s.destination(m.number).url != "" // else no status will ever be posted
 	s.mu.Lock()
 	s.messages[m.ID] = m
 	s.accepted++
 	m.noReceipt = s.habits.SkipDeliveredEvery > 0 && s.accepted%s.habits.SkipDeliveredEvery == 0
 	m.expiresAt = s.cfg.Now().Add(cmp.Or(m.ttl, s.cfg.TTL))
-	if s.habits.StatusFirstEvery > 0 && s.accepted%s.habits.StatusFirstEvery == 0 {
+	if heard && s.habits.StatusFirstEvery > 0 && s.accepted%s.habits.StatusFirstEvery == 0 {
 		posted := make(chan struct{})
 		m.first = sync.OnceFunc(func() { close(posted) })
 		wait = func(ctx context.Context) {
