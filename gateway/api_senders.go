@@ -197,7 +197,8 @@ func concerns(n conversations.Notice, s *SenderConfig) bool {
 		return true
 	}
 	for _, v := range s.Settings {
-		if v == n.Name {
+		// One name, or one for each language: en=NAME, de=NAME.
+		if slices.Contains(strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(",= ", r) }), n.Name) {
 			return true
 		}
 	}

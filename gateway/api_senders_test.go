@@ -129,17 +129,18 @@ func TestStandingOf(t *testing.T) {
 		want  conversations.Standing
 		says  string
 	}{
-		"nothing known":           {conversations.SenderState{}, usable, "as usual"},
-		"held":                    {conversations.SenderState{Hold: hold(false)}, limited, "Messages wait until 2026-11-22 12:01 UTC. The provider asked us to send less."},
-		"failing":                 {conversations.SenderState{Hold: hold(true)}, unusable, "Messages are not sent until"},
-		"banned":                  {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, unusable, "", nil)}}, unusable, "Nothing can be sent"},
-		"banned until then":       {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, unusable, "", &past)}}, usable, "as usual"},
-		"banned until later":      {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, unusable, "", &later)}}, unusable, "12:01"},
-		"number lost":             {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeNumber, unusable, "", nil)}}, unusable, "number"},
-		"template paused":         {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeTemplate, unusable, "pay", nil)}}, limited, "24 hours"},
-		"another template paused": {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeTemplate, unusable, "sale", nil)}}, usable, "as usual"},
-		"a warning":               {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeOther, limited, "", nil)}}, limited, "said"},
-		"good news":               {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, usable, "", nil)}}, usable, "as usual"},
+		"nothing known":              {conversations.SenderState{}, usable, "as usual"},
+		"held":                       {conversations.SenderState{Hold: hold(false)}, limited, "Messages wait until 2026-11-22 12:01 UTC. The provider asked us to send less."},
+		"failing":                    {conversations.SenderState{Hold: hold(true)}, unusable, "Messages are not sent until"},
+		"banned":                     {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, unusable, "", nil)}}, unusable, "Nothing can be sent"},
+		"banned until then":          {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, unusable, "", &past)}}, usable, "as usual"},
+		"banned until later":         {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, unusable, "", &later)}}, unusable, "12:01"},
+		"number lost":                {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeNumber, unusable, "", nil)}}, unusable, "number"},
+		"template paused":            {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeTemplate, unusable, "pay", nil)}}, limited, "24 hours"},
+		"a template of one language": {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeTemplate, unusable, "danke", nil)}}, limited, "24 hours"},
+		"another template paused":    {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeTemplate, unusable, "sale", nil)}}, usable, "as usual"},
+		"a warning":                  {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeOther, limited, "", nil)}}, limited, "said"},
+		"good news":                  {conversations.SenderState{Notices: []conversations.Notice{notice(conversations.NoticeAccount, usable, "", nil)}}, usable, "as usual"},
 		"a paused template says more than a warning": {conversations.SenderState{Notices: []conversations.Notice{
 			notice(conversations.NoticeOther, limited, "", nil), notice(conversations.NoticeTemplate, unusable, "pay", nil), notice(conversations.NoticeNumber, limited, "", nil),
 		}}, limited, "The template pay"},
@@ -147,7 +148,7 @@ func TestStandingOf(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, text := standingOf(&SenderConfig{Settings: Settings{"template_payment": "pay"}}, tt.state, now)
+			got, text := standingOf(&SenderConfig{Settings: Settings{"template_payment": "pay", "template_receipt": "en=thanks, de=danke"}}, tt.state, now)
 			if got != tt.want || !strings.Contains(text, tt.says) {
 				t.Errorf("standing %s: %s, want %s with %q", got, text, tt.want, tt.says)
 			}
