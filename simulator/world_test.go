@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -224,14 +225,17 @@ func TestSMSStory(t *testing.T) {
 // withClickatell is a world whose business uses Clickatell, too.
 func withClickatell(t *testing.T) *served {
 	t.Helper()
-	return serve(t, func(c *Config) {
-		hooks := c.Meta.Numbers[0].WebhookURL
-		c.Clickatell = clickatell.Config{Integrations: []clickatell.Integration{{
-			ID: "int1", Name: "Acme", APIKey: oneAPIKey, InboundURL: hooks + "/in", StatusURL: hooks + "/status",
-			Numbers:   []clickatell.Number{{E164: oneAPINumber, Name: "Acme Power"}, {E164: oneAPINumber, Channel: clickatell.WhatsApp}},
-			Templates: []clickatell.Template{{Name: "pay", Body: "Pay {{1}} now.", ButtonLabel: "Pay", ButtonURL: "https://pay.example/p/{{2}}", QuickReplies: []string{"Help"}}},
-		}}}
-	})
+	return serve(t, func(c *Config) { c.Clickatell = oneAPI(c) })
+}
+
+// oneAPI is a Clickatell that calls the business where Meta does.
+func oneAPI(c *Config) clickatell.Config {
+	hooks := c.Meta.Numbers[0].WebhookURL
+	return clickatell.Config{Integrations: []clickatell.Integration{{
+		ID: "int1", Name: "Acme", APIKey: oneAPIKey, InboundURL: hooks + "/in", StatusURL: hooks + "/status",
+		Numbers:   []clickatell.Number{{E164: oneAPINumber, Name: "Acme Power"}, {E164: oneAPINumber, Channel: clickatell.WhatsApp}},
+		Templates: []clickatell.Template{{Name: "pay", Body: "Pay {{1}} now.", ButtonLabel: "Pay", ButtonURL: "https://pay.example/p/{{2}}", QuickReplies: []string{"Help"}}},
+	}}}
 }
 
 const (
@@ -546,6 +550,46 @@ func TestInjectedWebhook(t *testing.T) {
 		if status, _, _ := s.call(t, "POST", path, `{`); status != want {
 			t.Errorf("%s: got %d, want %d", path, status, want)
 		}
+	}
+}
+
+var (
+	documentedRow  = regexp.MustCompile("(?m)^\\| `(POST|PUT) (/(?:phones|faults|meta|twilio|clickatell)\\S*)` \\| (.*)$")
+	documentedBody = regexp.MustCompile("`(\\{.*?\\})`")
+)
+
+// TestDocumentedControlCalls: what docs/simulator.md tells people to send is taken
+// as it stands, with this world's names in the place of its own.
+func TestDocumentedControlCalls(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/simulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const content = "HX00000000000000000000000000000001"
+	here := strings.NewReplacer("{e164}", customer, "{id}", "int1", "{pnid}", "PN1", "payment_request", "pay", "HX...", content, metaNumber, smsNumber)
+	calls := 0
+	for _, row := range documentedRow.FindAllStringSubmatch(string(page), -1) {
+		for _, body := range documentedBody.FindAllStringSubmatch(row[3], -1) {
+			if strings.Contains(body[1], `"button"`) || strings.Contains(body[1], `"..."`) {
+				continue // of a message that has to be there, or not whole
+			}
+			s := serve(t, func(c *Config) {
+				account := &c.Twilio.Accounts[0]
+				account.Numbers = append(account.Numbers, twilio.Number{Channel: WhatsApp, E164: smsNumber})
+				account.Contents = []twilio.Content{{SID: content, Body: "Pay."}}
+				c.Clickatell = oneAPI(c)
+			})
+			s.must(t, "POST", smsMessages, smsForm("Somebody has to write first."))
+			s.awaitMessages(t, 1)
+			if status, answer, _ := s.call(t, row[1], here.Replace(row[2]), here.Replace(body[1])); status >= 300 {
+				t.Errorf("%s %s %s: got %d %s", row[1], row[2], body[1], status, answer)
+			}
+			calls++
+		}
+	}
+	if calls < 20 {
+		t.Errorf("found %d calls in docs/simulator.md: this test does not see them", calls)
 	}
 }
 
