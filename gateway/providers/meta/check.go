@@ -23,14 +23,14 @@ func (p *Provider) Check(ctx context.Context) []providers.Finding {
 	if !c.number(ctx) {
 		return c.findings // without a token or a number there is nothing to ask
 	}
-	if p.wabaID == "" {
+	switch {
+	case p.wabaID == "":
 		c.warn("account", "waba_id is not set, so the account's subscription and templates cannot be looked at.", "Set waba_id to the id of the WhatsApp Business Account that has the number.")
-		return c.findings
-	}
-	if c.account(ctx) {
+	case c.account(ctx):
 		c.subscription(ctx)
 		c.templates(ctx)
 	}
+	c.address()
 	return c.findings
 }
 
@@ -386,7 +386,6 @@ func (c *checkup) subscription(ctx context.Context) {
 	if c.webhook == "" && own >= 0 {
 		c.webhook = apps[own].Override
 	}
-	c.address()
 }
 
 // address compares where webhooks go with where they are awaited: at this

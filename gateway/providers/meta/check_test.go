@@ -212,6 +212,10 @@ func TestCheck(t *testing.T) {
 			g.apps[0].(map[string]any)["override_callback_uri"] = "https://pay.example.test/webhooks/sender_10"
 		}, want: []string{"wrong webhook address: Webhooks go to pay.example.test"}},
 
+		{name: "webhooks go elsewhere, and the account cannot be looked at", settings: map[string]string{"waba_id": ""},
+			change: number("webhook_configuration", map[string]any{"application": "https://old.example/hook"}),
+			want:   []string{"warning account: waba_id is not set", "wrong webhook address: Webhooks go to old.example"}},
+
 		{name: "template not set", settings: map[string]string{"template_receipt": ""}, want: []string{"warning template receipt: template_receipt is not set"}},
 		{name: "template missing", settings: map[string]string{"template_payment": "payment_404"}, want: []string{
 			"wrong template payment_404 (en): The account has no such template", "wrong template payment_404 (de): The account has no such template"}},

@@ -3,8 +3,10 @@ package meta
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -75,90 +77,100 @@ func regainAfter(h http.Header) time.Duration {
 // has it grow. Where a row bounds the tries, the page says how often it helps.
 var refusals = map[int]providers.Refusal{
 	// The token, and what it may do.
-	0:      {Reason: conversations.FailureAuth}, // cannot be checked
-	3:      {Reason: conversations.FailureAuth}, // permission missing
-	10:     {Reason: conversations.FailureAuth}, // permission missing
-	104:    {Reason: conversations.FailureAuth}, // there is none
-	190:    {Reason: conversations.FailureAuth}, // expired or revoked
-	131005: {Reason: conversations.FailureAuth}, // access denied
+	0:      {Meaning: "token: cannot be checked", Reason: conversations.FailureAuth},
+	3:      {Meaning: "token: permission missing", Reason: conversations.FailureAuth},
+	10:     {Meaning: "token: permission missing", Reason: conversations.FailureAuth},
+	104:    {Meaning: "token: there is none", Reason: conversations.FailureAuth},
+	190:    {Meaning: "token: expired or revoked", Reason: conversations.FailureAuth},
+	131005: {Meaning: "token: access denied", Reason: conversations.FailureAuth},
 
 	// The business account.
-	368:    {Reason: conversations.FailureAccount},                             // restricted by policy
-	130497: {Reason: conversations.FailureAccount, Scope: providers.ScopePair}, // may not message this country: others are not touched
-	131031: {Reason: conversations.FailureAccount},                             // locked
-	131042: {Reason: conversations.FailureAccount},                             // no way to pay Meta
-	134011: {Reason: conversations.FailureAccount},                             // terms of WhatsApp payments
+	368:    {Meaning: "business account: restricted by policy", Reason: conversations.FailureAccount},
+	130497: {Meaning: "business account: may not message this country: others are not touched", Reason: conversations.FailureAccount, Scope: providers.ScopePair},
+	131031: {Meaning: "business account: locked", Reason: conversations.FailureAccount},
+	131042: {Meaning: "business account: no way to pay Meta", Reason: conversations.FailureAccount},
+	134011: {Meaning: "business account: terms of WhatsApp payments", Reason: conversations.FailureAccount},
 
 	// The number.
-	33:     {Reason: conversations.FailureSenderConfig}, // deleted or unknown
-	131037: {Reason: conversations.FailureSenderConfig}, // display name not approved
-	131045: {Reason: conversations.FailureSenderConfig}, // registration fault
-	131055: {Reason: conversations.FailureSenderConfig}, // Marketing Messages API only
-	133000: {Reason: conversations.FailureSenderConfig}, // registration, and so on to 133016
-	133004: {Reason: conversations.FailureSenderConfig},
-	133005: {Reason: conversations.FailureSenderConfig},
-	133006: {Reason: conversations.FailureSenderConfig},
-	133007: {Reason: conversations.FailureSenderConfig},
-	133008: {Reason: conversations.FailureSenderConfig},
-	133009: {Reason: conversations.FailureSenderConfig},
-	133010: {Reason: conversations.FailureSenderConfig}, // our number is not registered
-	133015: {Reason: conversations.FailureSenderConfig},
-	133016: {Reason: conversations.FailureSenderConfig},
-	134100: {Reason: conversations.FailureSenderConfig}, // Marketing Messages API only
-	134101: {Reason: conversations.FailureSenderConfig},
-	134102: {Reason: conversations.FailureSenderConfig},
+	33:     {Meaning: "number: deleted or unknown", Reason: conversations.FailureSenderConfig},
+	131037: {Meaning: "number: display name not approved", Reason: conversations.FailureSenderConfig},
+	131045: {Meaning: "number: registration fault", Reason: conversations.FailureSenderConfig},
+	131055: {Meaning: "number: Marketing Messages API only", Reason: conversations.FailureSenderConfig},
+	133000: {Meaning: "number: registration", Reason: conversations.FailureSenderConfig},
+	133004: {Meaning: "number: registration", Reason: conversations.FailureSenderConfig},
+	133005: {Meaning: "number: registration", Reason: conversations.FailureSenderConfig},
+	133006: {Meaning: "number: registration", Reason: conversations.FailureSenderConfig},
+	133007: {Meaning: "number: registration", Reason: conversations.FailureSenderConfig},
+	133008: {Meaning: "number: registration", Reason: conversations.FailureSenderConfig},
+	133009: {Meaning: "number: registration", Reason: conversations.FailureSenderConfig},
+	133010: {Meaning: "number: our number is not registered", Reason: conversations.FailureSenderConfig},
+	133015: {Meaning: "number: our number is not registered", Reason: conversations.FailureSenderConfig},
+	133016: {Meaning: "number: our number is not registered", Reason: conversations.FailureSenderConfig},
+	134100: {Meaning: "number: Marketing Messages API only", Reason: conversations.FailureSenderConfig},
+	134101: {Meaning: "number: Marketing Messages API only", Reason: conversations.FailureSenderConfig},
+	134102: {Meaning: "number: Marketing Messages API only", Reason: conversations.FailureSenderConfig},
 
 	// Too many at once. All but the pair's hold the whole sender.
-	4:      {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 2 * time.Minute},          // calls of the app
-	613:    {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 2 * time.Minute},          // custom limit
-	80007:  {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 2 * time.Minute},          // calls of the business account
-	130429: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Second, Growth: 2},   // throughput of the number
-	131048: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Hour, Tries: 1},      // spam limit: for hours, so this one goes by SMS
-	131056: {Reason: conversations.FailureRate, Scope: providers.ScopePair, Wait: 4 * time.Second, Growth: 4}, // to one customer: 4^n seconds
-	131057: {Reason: conversations.FailureProviderError, Scope: providers.ScopeSender, Wait: time.Minute},     // maintenance, or more throughput is being given
-	131064: {Reason: conversations.FailurePolicyLimit, Scope: providers.ScopeSender},                          // until a wrong template category is mended
+	4:      {Meaning: "too many: calls of the app", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 2 * time.Minute},
+	613:    {Meaning: "too many: custom limit", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 2 * time.Minute},
+	80007:  {Meaning: "too many: calls of the business account", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 2 * time.Minute},
+	130429: {Meaning: "too many: throughput of the number", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Second, Growth: 2},
+	131048: {Meaning: "too many: spam limit: for hours, so this one goes by SMS", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Hour, Tries: 1},
+	131056: {Meaning: "too many: to one customer: 4^n seconds", Reason: conversations.FailureRate, Scope: providers.ScopePair, Wait: 4 * time.Second, Growth: 4},
+	131057: {Meaning: "too many: maintenance, or more throughput is being given", Reason: conversations.FailureProviderError, Scope: providers.ScopeSender, Wait: time.Minute},
+	131064: {Meaning: "too many: until a wrong template category is mended", Reason: conversations.FailurePolicyLimit, Scope: providers.ScopeSender},
 
 	// Faults of Meta's.
-	1:      {Reason: conversations.FailureProviderError, Tries: 2}, // or a request that is never taken
-	2:      {Reason: conversations.FailureProviderError},           // overloaded for a while
-	131000: {Reason: conversations.FailureProviderError, Tries: 4}, // something went wrong
-	131016: {Reason: conversations.FailureProviderError, Tries: 4}, // service unavailable
+	1:      {Meaning: "fault of Meta: or a request that is never taken", Reason: conversations.FailureProviderError, Tries: 2},
+	2:      {Meaning: "fault of Meta: overloaded for a while", Reason: conversations.FailureProviderError},
+	131000: {Meaning: "fault of Meta: something went wrong", Reason: conversations.FailureProviderError, Tries: 4},
+	131016: {Meaning: "fault of Meta: service unavailable", Reason: conversations.FailureProviderError, Tries: 4},
 
 	// The customer.
-	130403: {Reason: conversations.FailureBlocked},         // blocked by the business
-	130472: {Reason: conversations.FailurePolicyLimit},     // in an experiment of Meta's
-	131021: {Reason: conversations.FailureInvalidNumber},   // ourselves
-	131026: {Reason: conversations.FailureNotOnChannel},    // not on WhatsApp, old client, terms not accepted
-	131030: {Reason: conversations.FailureInvalidNumber},   // a test number may not write to this one
-	131047: {Reason: conversations.FailureOutsideWindow},   // wrote to us more than 24 hours ago
-	131049: {Reason: conversations.FailurePolicyLimit},     // has enough marketing; not again within a day
-	131050: {Reason: conversations.FailureOptedOut},        // stopped our marketing
-	131062: {Reason: conversations.FailureInvalidNumber},   // user id not allowed for this template
-	137000: {Reason: conversations.FailureIdentityChanged}, // other keys than we know
+	130403: {Meaning: "customer: blocked by the business", Reason: conversations.FailureBlocked},
+	130472: {Meaning: "customer: in an experiment of Meta's", Reason: conversations.FailurePolicyLimit},
+	131021: {Meaning: "customer: ourselves", Reason: conversations.FailureInvalidNumber},
+	131026: {Meaning: "customer: not on WhatsApp, old client, terms not accepted", Reason: conversations.FailureNotOnChannel},
+	131030: {Meaning: "customer: a test number may not write to this one", Reason: conversations.FailureInvalidNumber},
+	131047: {Meaning: "customer: wrote to us more than 24 hours ago", Reason: conversations.FailureOutsideWindow},
+	131049: {Meaning: "customer: has enough marketing; not again within a day", Reason: conversations.FailurePolicyLimit},
+	131050: {Meaning: "customer: stopped our marketing", Reason: conversations.FailureOptedOut},
+	131062: {Meaning: "customer: user id not allowed for this template", Reason: conversations.FailureInvalidNumber},
+	137000: {Meaning: "customer: other keys than we know", Reason: conversations.FailureIdentityChanged},
 
 	// The message.
-	100:    {Reason: conversations.FailureUnknown},         // bad parameter: a mistake of ours
-	131008: {Reason: conversations.FailureUnknown},         // parameter missing: a mistake of ours
-	131009: {Reason: conversations.FailureUnknown},         // parameter wrong: a mistake of ours
-	131014: {Reason: conversations.FailureContentFiltered}, // media, in old payloads
-	131051: {Reason: conversations.FailureContentFiltered}, // message type not supported
-	131052: {Reason: conversations.FailureUnknown},         // the customer's media, inbound only
-	131053: {Reason: conversations.FailureContentFiltered}, // our media could not be fetched
-	135000: {Reason: conversations.FailureUnknown},         // bad parameter: a mistake of ours
+	100:    {Meaning: "message: bad parameter: a mistake of ours", Reason: conversations.FailureUnknown},
+	131008: {Meaning: "message: parameter missing: a mistake of ours", Reason: conversations.FailureUnknown},
+	131009: {Meaning: "message: parameter wrong: a mistake of ours", Reason: conversations.FailureUnknown},
+	131014: {Meaning: "message: media, in old payloads", Reason: conversations.FailureContentFiltered},
+	131051: {Meaning: "message: message type not supported", Reason: conversations.FailureContentFiltered},
+	131052: {Meaning: "message: the customer's media, inbound only", Reason: conversations.FailureUnknown},
+	131053: {Meaning: "message: our media could not be fetched", Reason: conversations.FailureContentFiltered},
+	135000: {Meaning: "message: bad parameter: a mistake of ours", Reason: conversations.FailureUnknown},
 
 	// The template.
-	131063: {Reason: conversations.FailureTemplate}, // marketing templates switched off
-	132000: {Reason: conversations.FailureTemplate}, // number of parameters
-	132001: {Reason: conversations.FailureTemplate}, // no such name and language
-	132005: {Reason: conversations.FailureTemplate}, // text too long once filled in
-	132007: {Reason: conversations.FailureTemplate}, // policy
-	132008: {Reason: conversations.FailureTemplate}, // parameter
-	132012: {Reason: conversations.FailureTemplate}, // format of a parameter
-	132015: {Reason: conversations.FailureTemplate}, // paused
-	132016: {Reason: conversations.FailureTemplate}, // disabled for good
-	132018: {Reason: conversations.FailureTemplate}, // validation
-	132068: {Reason: conversations.FailureTemplate}, // flow blocked
-	132069: {Reason: conversations.FailureTemplate}, // flow throttled
+	131063: {Meaning: "template: marketing templates switched off", Reason: conversations.FailureTemplate},
+	132000: {Meaning: "template: number of parameters", Reason: conversations.FailureTemplate},
+	132001: {Meaning: "template: no such name and language", Reason: conversations.FailureTemplate},
+	132005: {Meaning: "template: text too long once filled in", Reason: conversations.FailureTemplate},
+	132007: {Meaning: "template: policy", Reason: conversations.FailureTemplate},
+	132008: {Meaning: "template: parameter", Reason: conversations.FailureTemplate},
+	132012: {Meaning: "template: format of a parameter", Reason: conversations.FailureTemplate},
+	132015: {Meaning: "template: paused", Reason: conversations.FailureTemplate},
+	132016: {Meaning: "template: disabled for good", Reason: conversations.FailureTemplate},
+	132018: {Meaning: "template: validation", Reason: conversations.FailureTemplate},
+	132068: {Meaning: "template: flow blocked", Reason: conversations.FailureTemplate},
+	132069: {Meaning: "template: flow throttled", Reason: conversations.FailureTemplate},
+}
+
+// codes lists the table, for the documentation. Meta puts a code into the
+// answer or into a later status, and documents where for few.
+func codes() []providers.Code {
+	var all []providers.Code
+	for _, number := range slices.Sorted(maps.Keys(refusals)) {
+		all = append(all, providers.Code{Code: strconv.Itoa(number), Refusal: refusals[number], Answered: true, Reported: true})
+	}
+	return all
 }
 
 // lookUp returns what a code means, and false for one that is not known; it

@@ -4,6 +4,10 @@
 // Every field of a webhook is optional to it. The version of a payload follows
 // the app's subscription and not the version used for sending, so old and new
 // shapes arrive side by side.
+//
+// decode.go takes webhooks apart, webhook.go reads messages and statuses,
+// notices.go what is told of the account; send.go sends, errors.go says what a
+// refusal means, check.go asks whether the sender is set up right.
 package meta
 
 import (
@@ -72,6 +76,7 @@ var Registration = providers.Registration{
 	Channels: []conversations.Channel{conversations.WhatsApp},
 	Settings: settings,
 	Limits:   limits,
+	Codes:    codes,
 	New: func(s providers.Settings, c *http.Client, log *slog.Logger) (providers.Provider, error) {
 		return New(s, c, log)
 	},

@@ -94,9 +94,9 @@ type contacts []contact
 // of returns the contact with that number or user id. The order of contacts
 // and messages says nothing, only the identifiers pair them.
 func (cs contacts) of(waID, userID providers.Loose) contact {
-	for _, c := range cs {
-		if waID != "" && c.WaID == waID || userID != "" && c.UserID == userID {
-			return c
+	for i := range cs {
+		if c := &cs[i]; waID != "" && c.WaID == waID || userID != "" && c.UserID == userID {
+			return *c
 		}
 	}
 	return contact{}
@@ -533,7 +533,8 @@ func (b *batch) status(sender string, s *status) {
 		in.Reason = conversations.FailureUnknown
 		if len(s.Errors.Value) > 0 {
 			why, _ := lookUp(s.Errors.Value[0].Code)
-			in.Reason, in.ErrorCode = why.Reason, code(s.Errors.Value[0].Code)
+			why.Report(&in)
+			in.ErrorCode = code(s.Errors.Value[0].Code)
 		}
 	}
 	b.add(in)
