@@ -190,6 +190,18 @@ func TestTheBotUnderstandsItself(t *testing.T) {
 	}
 }
 
+func TestCountryOf(t *testing.T) {
+	t.Parallel()
+	for phone, want := range map[string]string{
+		"+27821234567": "ZA", "+14165550123": "CA", "+12125550123": "US", "+17875550123": "PR", "+447400123456": "GB", "+33612345678": "FR",
+		"+999123": "", "": "", "5550123": "", "US.13491208655302741918": "",
+	} {
+		if got := countryOf(phone); got != want {
+			t.Errorf("%q is of %q, want %q", phone, got, want)
+		}
+	}
+}
+
 // replies returns the answers of the bot that are not yet sent, oldest first.
 func (s *story) replies() []*Message {
 	var found []*Message

@@ -101,17 +101,19 @@ func OutsideGSM(text string) []string {
 
 // SMSText returns a text as it is sent by SMS: typographic characters, which
 // the GSM alphabet lacks, are replaced by plain ones, and invisible ones left
-// out, if that makes the text GSM-7. One curly quote would more than halve what
+// out, if that makes the text GSM-7 and takes no more parts. One curly quote would more than halve what
 // fits into a part. A text that stays UCS-2 all the same, because of a letter or
 // an emoji, is left as it was written: there a plain character takes as much
 // as a typographic one, an ellipsis of three takes more, and the invisible
 // joiners hold emoji and the letters of some scripts together. Letters never
 // lose their accents: that would be another word.
 func SMSText(text string) string {
-	if plain := plainText(text); !strings.ContainsFunc(plain, outsideGSM) {
-		return plain
+	plain := plainText(text)
+	// Ellipses alone can grow by more than the shorter characters give back.
+	if now := Segments(plain); now.Encoding == UCS2 || now.Parts > Segments(text).Parts {
+		return text
 	}
-	return text
+	return plain
 }
 
 // plainText replaces typographic characters by plain ones and composes letters

@@ -103,6 +103,7 @@ func TestSMSText(t *testing.T) {
 		{"an emoji family", "“ok” 👩\u200d👧", "“ok” 👩\u200d👧"},
 		{"joiners of a script", "می\u200cخواهم", "می\u200cخواهم"},
 		{"nothing", "", ""},
+		{"ellipses alone", strings.Repeat("…", 60), strings.Repeat("…", 60)},
 		{"broken UTF-8", "\xff“", "\xff“"},
 	} {
 		if got := conversations.SMSText(c.text); got != c.want {
