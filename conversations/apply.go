@@ -129,6 +129,7 @@ type tx struct {
 	effects  Effects
 	// failed and arrived are messages with effects that may change others.
 	failed, arrived []*Message
+	lasting         bool // the failure will not pass soon
 }
 
 func (t *tx) apply(event Event) error {

@@ -50,8 +50,9 @@ const (
 )
 
 // StepAfter says what follows when a message about a payment request fails for
-// a reason. taken tells that the provider had accepted it first; resends is how
-// often it was sent again on its channel already; template, that it went as one.
+// a reason. taken tells that the provider had accepted it first, and did not say
+// that trying again is useless; resends is how often it was sent again on its
+// channel already; template, that it went as one.
 func StepAfter(reason FailureReason, channel Channel, taken, template bool, resends int) NextStep {
 	f := followUps[reason]
 	switch {
@@ -88,7 +89,8 @@ func (t *tx) followUp(m *Message) {
 	}
 	_, accepted := m.Times[DeliveryAccepted]
 	_, sent := m.Times[DeliverySent]
-	switch StepAfter(m.Reason, m.Channel, accepted || sent, m.Template, m.Resends) {
+	taken := (accepted || sent) && !t.lasting
+	switch StepAfter(m.Reason, m.Channel, taken, m.Template, m.Resends) {
 	case StepTemplate:
 		t.sendInstead(m, m.Channel, func(n *Message) { n.Template = true })
 	case StepResend:

@@ -458,6 +458,7 @@ func (t *tx) statusReported(e StatusReported) error {
 	switch e.Inbound.Status {
 	case DeliveryFailed:
 		t.heedRefusal(m, e.Inbound.Reason)
+		t.lasting = e.Inbound.Lasting
 		t.fail(m, e.Inbound.Reason, e.Inbound.ErrorCode)
 	case DeliveryUnknown:
 	default:

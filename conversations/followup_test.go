@@ -267,6 +267,20 @@ func TestResendsLater(t *testing.T) {
 	}
 }
 
+// TestLastingFailure: the company said that the same would fail again.
+func TestLastingFailure(t *testing.T) {
+	t.Parallel()
+	s := fallingBack(t, 0)
+	m := s.newest()
+	s.taken(m.ID)
+	s.do(StatusReported{MerchantID: "acme", MessageID: m.ID, Inbound: Inbound{
+		Kind: InboundStatus, SenderID: m.SenderID, ProviderID: "ext-" + m.ID, Status: DeliveryFailed, Reason: FailureRate, Lasting: true, At: s.now,
+	}})
+	if n := s.newest(); n.Channel != SMS {
+		t.Errorf("followed by %s on %s", n.ID, n.Channel)
+	}
+}
+
 // TestArrivedAfterAll: the first report was wrong, so nothing is sent again.
 func TestArrivedAfterAll(t *testing.T) {
 	t.Parallel()

@@ -309,5 +309,9 @@ type Inbound struct {
 	Consent     Consent
 	Previous    Address // of InboundAddress: the address that this one replaces
 	Cost        *Cost   // of a status
+	// Lasting says of a failed status that the same message will not get through
+	// on this channel soon; HoldFor, that the whole sender should wait so long.
+	Lasting bool
+	HoldFor time.Duration
 	Notice      *Notice // of InboundAccount
 }

@@ -92,9 +92,12 @@ func (s *Store) receiveStatus(ctx context.Context, merchant Merchant, in Inbound
 			return NotFound("contact")
 		}
 	}
-	_, err := s.Apply(ctx, contactID, StatusReported{MerchantID: merchant.ID, MessageID: messageID, Inbound: in},
+	a, err := s.Apply(ctx, contactID, StatusReported{MerchantID: merchant.ID, MessageID: messageID, Inbound: in},
 		Once{Key: "status/" + in.SenderID + "/" + in.ProviderID + "/" + string(in.Status)})
-	return err
+	if err != nil || a.Duplicate || in.HoldFor <= 0 {
+		return err
+	}
+	return s.HoldSender(ctx, in.SenderID, Hold{Reason: in.Reason, Code: in.ErrorCode, Until: s.Now().Add(in.HoldFor)})
 }
 
 // receiveAddress follows a customer who changed their number or user id.

@@ -126,6 +126,15 @@ type Checker interface {
 	Check(ctx context.Context) []Finding
 }
 
+// Code is one of a provider's own codes: a row of its error tables.
+type Code struct {
+	Code    string // as Failure.Code and Inbound.ErrorCode have it
+	Refusal Refusal
+	// Answered and Reported say where it can come: in the answer to a send, and
+	// in a later status.
+	Answered, Reported bool
+}
+
 // Limits are how fast a sender may send, by the provider's documents.
 type Limits struct {
 	PerSecond float64 // messages of the sender
@@ -305,6 +314,9 @@ type Registration struct {
 	// and opt-in words, so that we must not.
 	Confirms []conversations.Channel
 	Settings []Setting
+	// Codes lists the provider's own codes with what follows from each, for the
+	// documentation.
+	Codes func() []Code
 	// Limits are the documented ones of each channel; a sender's configuration
 	// can be stricter or, where the company granted more, wider.
 	Limits map[conversations.Channel]Limits

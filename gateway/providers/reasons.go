@@ -18,11 +18,22 @@ func Retryable(r conversations.FailureReason) bool {
 // Refusal is what one of a provider's own codes means: a row of an adapter's
 // error table.
 type Refusal struct {
-	Reason conversations.FailureReason
-	Wait   time.Duration // least time before another try, when the provider's documents give one
-	Scope  Scope         // what is held back for that time
-	Growth float64       // by what each further wait is longer, when they say so
-	Tries  int           // most tries in all, when they say so
+	Meaning string // what the code means, in a few words, for people
+	Reason  conversations.FailureReason
+	Wait    time.Duration // least time before another try, when the provider's documents give one
+	Scope   Scope         // what is held back for that time
+	Growth  float64       // by what each further wait is longer, when they say so
+	Tries   int           // most tries in all, when they say so
+}
+
+// Report says in a status report what a message's failure means for those that
+// follow.
+func (r Refusal) Report(in *conversations.Inbound) {
+	in.Reason = r.Reason
+	in.Lasting = r.Tries == 1
+	if r.Scope == ScopeSender {
+		in.HoldFor = max(r.Wait, time.Second)
+	}
 }
 
 // Failure returns the failure of this refusal. after is what the answer said

@@ -69,6 +69,7 @@ var Registration = providers.Registration{
 	Channels: []conversations.Channel{conversations.SMS, conversations.WhatsApp},
 	Settings: settings,
 	Limits:   limits,
+	Codes:    codes,
 	New: func(s providers.Settings, c *http.Client, log *slog.Logger) (providers.Provider, error) {
 		return New(s, c, log)
 	},

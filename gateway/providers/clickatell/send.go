@@ -264,37 +264,37 @@ func lookUp(c string) (providers.Refusal, bool) {
 // codes: 25 is a wrong number here and an empty account there.
 // Source: docs.clickatell.com/channels/one-api/one-api-errors-table.
 var refusals = map[int]providers.Refusal{
-	1:  {Reason: conversations.FailureAuth},            // no such API key
-	2:  {Reason: conversations.FailureSenderConfig},    // account not active
-	3:  {Reason: conversations.FailureSenderConfig},    // integration not active
-	7:  {Reason: conversations.FailureAuth},            // not from this IP address
-	18: {Reason: conversations.FailureProviderError},   // internal error
-	19: {Reason: conversations.FailureProviderError},   // internal error, try again
-	20: {Reason: conversations.FailureAccount},         // out of credit
-	21: {Reason: conversations.FailureUnknown},         // malformed: a mistake of ours
-	22: {Reason: conversations.FailureUnknown},         // too many messages in a call: a mistake of ours
-	23: {Reason: conversations.FailureUnknown},         // parameter missing or wrong: a mistake of ours
-	24: {Reason: conversations.FailureContentFiltered}, // content too long
-	25: {Reason: conversations.FailureInvalidNumber},   // recipient's address not valid
-	26: {Reason: conversations.FailureOptedOut},        // recipient opted out
-	27: {Reason: conversations.FailureNotOnChannel},    // recipient not on this channel
-	28: {Reason: conversations.FailureSenderConfig},    // a sandbox may not write to this recipient
-	30: {Reason: conversations.FailureContentFiltered}, // content type
-	31: {Reason: conversations.FailureContentFiltered}, // media file too large
-	32: {Reason: conversations.FailureContentFiltered}, // media payload too large
-	33: {Reason: conversations.FailureContentFiltered}, // media not found
-	38: {Reason: conversations.FailureSenderConfig},    // channel or feature not active
-	39: {Reason: conversations.FailureSenderConfig},    // channel not available
-	40: {Reason: conversations.FailureUnknown},         // charset: a mistake of ours
-	41: {Reason: conversations.FailureSenderConfig},    // no such resource: base_url is another API's
-	42: {Reason: conversations.FailureSenderConfig},    // no such method: base_url is another API's
+	1:  {Meaning: "no such API key", Reason: conversations.FailureAuth},
+	2:  {Meaning: "account not active", Reason: conversations.FailureSenderConfig},
+	3:  {Meaning: "integration not active", Reason: conversations.FailureSenderConfig},
+	7:  {Meaning: "not from this IP address", Reason: conversations.FailureAuth},
+	18: {Meaning: "internal error", Reason: conversations.FailureProviderError},
+	19: {Meaning: "internal error, try again", Reason: conversations.FailureProviderError},
+	20: {Meaning: "out of credit", Reason: conversations.FailureAccount},
+	21: {Meaning: "malformed: a mistake of ours", Reason: conversations.FailureUnknown},
+	22: {Meaning: "too many messages in a call: a mistake of ours", Reason: conversations.FailureUnknown},
+	23: {Meaning: "parameter missing or wrong: a mistake of ours", Reason: conversations.FailureUnknown},
+	24: {Meaning: "content too long", Reason: conversations.FailureContentFiltered},
+	25: {Meaning: "recipient's address not valid", Reason: conversations.FailureInvalidNumber},
+	26: {Meaning: "recipient opted out", Reason: conversations.FailureOptedOut},
+	27: {Meaning: "recipient not on this channel", Reason: conversations.FailureNotOnChannel},
+	28: {Meaning: "a sandbox may not write to this recipient", Reason: conversations.FailureSenderConfig},
+	30: {Meaning: "content type", Reason: conversations.FailureContentFiltered},
+	31: {Meaning: "media file too large", Reason: conversations.FailureContentFiltered},
+	32: {Meaning: "media payload too large", Reason: conversations.FailureContentFiltered},
+	33: {Meaning: "media not found", Reason: conversations.FailureContentFiltered},
+	38: {Meaning: "channel or feature not active", Reason: conversations.FailureSenderConfig},
+	39: {Meaning: "channel not available", Reason: conversations.FailureSenderConfig},
+	40: {Meaning: "charset: a mistake of ours", Reason: conversations.FailureUnknown},
+	41: {Meaning: "no such resource: base_url is another API's", Reason: conversations.FailureSenderConfig},
+	42: {Meaning: "no such method: base_url is another API's", Reason: conversations.FailureSenderConfig},
 	// The rate limit, with HTTP 400. No wait is documented, five seconds are ours.
-	43:  {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 5 * time.Second},
-	44:  {Reason: conversations.FailureSenderConfig},    // from is suspended
-	45:  {Reason: conversations.FailureSenderConfig},    // from is not the integration's
-	46:  {Reason: conversations.FailureSenderConfig},    // demo has expired
-	100: {Reason: conversations.FailureContentFiltered}, // too many parts
-	101: {Reason: conversations.FailureSenderConfig},    // from is not two-way there
-	110: {Reason: conversations.FailureSenderConfig},    // USA: needs a two-way integration
-	111: {Reason: conversations.FailureSenderConfig},    // USA: STOP commands must be switched on
+	43:  {Meaning: "too many at once", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 5 * time.Second},
+	44:  {Meaning: "from is suspended", Reason: conversations.FailureSenderConfig},
+	45:  {Meaning: "from is not the integration's", Reason: conversations.FailureSenderConfig},
+	46:  {Meaning: "demo has expired", Reason: conversations.FailureSenderConfig},
+	100: {Meaning: "too many parts", Reason: conversations.FailureContentFiltered},
+	101: {Meaning: "from is not two-way there", Reason: conversations.FailureSenderConfig},
+	110: {Meaning: "USA: needs a two-way integration", Reason: conversations.FailureSenderConfig},
+	111: {Meaning: "USA: STOP commands must be switched on", Reason: conversations.FailureSenderConfig},
 }

@@ -2,10 +2,14 @@ package clickatell
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"paythread/conversations"
+	"paythread/gateway/providers"
 )
 
 // outcome is what one status says.
@@ -14,6 +18,32 @@ type outcome struct {
 	name   string // as published, without "WHATSAPP_"; empty where only the number is
 	status conversations.DeliveryStatus
 	reason conversations.FailureReason // of a failed one
+}
+
+// refusal is what a failed status means for the messages that follow. No wait
+// is documented after a rate limit; the minute is ours.
+func (o outcome) refusal() providers.Refusal {
+	r := providers.Refusal{Meaning: strings.ToLower(strings.ReplaceAll(o.name, "_", " ")), Reason: o.reason}
+	if o.reason == conversations.FailureRate {
+		r.Scope, r.Wait = providers.ScopeSender, time.Minute
+	}
+	return r
+}
+
+// codes lists the rows of all tables, for the documentation.
+func codes() []providers.Code {
+	var all []providers.Code
+	for _, number := range slices.Sorted(maps.Keys(refusals)) {
+		all = append(all, providers.Code{Code: strconv.Itoa(number), Refusal: refusals[number], Answered: true})
+	}
+	for _, table := range []statusTable{statuses, legacyStatuses} {
+		for _, o := range table.rows {
+			if o.status == conversations.DeliveryFailed {
+				all = append(all, providers.Code{Code: table.code("", o), Refusal: o.refusal(), Reported: true})
+			}
+		}
+	}
+	return all
 }
 
 // statusTable is the statuses of one of Clickatell's APIs.

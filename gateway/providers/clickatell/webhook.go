@@ -348,7 +348,8 @@ func (b *batch) status(s *status, channel conversations.Channel, table statusTab
 		in.MediaType = providers.Word(cmp.Or(string(s.Status), string(s.StatusCode)))
 	}
 	if row.status == conversations.DeliveryFailed {
-		in.Reason, in.ErrorCode = row.reason, table.code(string(s.StatusCode), row)
+		row.refusal().Report(&in)
+		in.ErrorCode = table.code(string(s.StatusCode), row)
 	}
 	b.add(in)
 }

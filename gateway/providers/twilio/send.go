@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -275,6 +277,18 @@ func lookUp(c string) (providers.Refusal, bool) {
 	return providers.Refusal{Reason: conversations.FailureUnknown}, false
 }
 
+// codes lists the table, for the documentation. Those below 30000 answer the
+// call, those of the carriers come with a status, those of WhatsApp with either.
+func codes() []providers.Code {
+	var all []providers.Code
+	for _, number := range slices.Sorted(maps.Keys(refusals)) {
+		all = append(all, providers.Code{
+			Code: strconv.Itoa(number), Refusal: refusals[number], Answered: number < 30000 || number >= 60000, Reported: number >= 30000 || number == 21610,
+		})
+	}
+	return all
+}
+
 // untilTomorrow is how long a sender waits that has used up its day. It asks
 // again each hour: nobody tells which midnight counts.
 const untilTomorrow = time.Hour
@@ -284,73 +298,73 @@ const untilTomorrow = time.Hour
 // alone; scope, wait and tries are for those of an answer. Source:
 // twilio.com/docs/api/errors.
 var refusals = map[int]providers.Refusal{
-	20003: {Reason: conversations.FailureAuth},    // bad credentials or no permission
-	20005: {Reason: conversations.FailureAccount}, // account not active
-	20404: {Reason: conversations.FailureAuth},    // no such account or resource
-	20429: {Reason: conversations.FailureRate, Wait: time.Second, Growth: 2},
-	20500: {Reason: conversations.FailureProviderError}, // fault of Twilio
-	20503: {Reason: conversations.FailureProviderError}, // service unavailable
+	20003: {Meaning: "bad credentials or no permission", Reason: conversations.FailureAuth},
+	20005: {Meaning: "account not active", Reason: conversations.FailureAccount},
+	20404: {Meaning: "no such account or resource", Reason: conversations.FailureAuth},
+	20429: {Meaning: "no such account or resource", Reason: conversations.FailureRate, Wait: time.Second, Growth: 2},
+	20500: {Meaning: "fault of Twilio", Reason: conversations.FailureProviderError},
+	20503: {Meaning: "service unavailable", Reason: conversations.FailureProviderError},
 
-	21211: {Reason: conversations.FailureInvalidNumber},                                              // To is not valid
-	21212: {Reason: conversations.FailureSenderConfig},                                               // From is not valid
-	21408: {Reason: conversations.FailureSenderConfig},                                               // SMS to this country is switched off
-	21602: {Reason: conversations.FailureContentFiltered},                                            // no body
-	21603: {Reason: conversations.FailureSenderConfig},                                               // no From
-	21604: {Reason: conversations.FailureInvalidNumber},                                              // no To
-	21606: {Reason: conversations.FailureSenderConfig},                                               // From cannot send
-	21608: {Reason: conversations.FailureSenderConfig},                                               // trial account, number not verified
-	21609: {Reason: conversations.FailureSenderConfig},                                               // StatusCallback is not valid
-	21610: {Reason: conversations.FailureOptedOut},                                                   // customer replied STOP
-	21611: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 10 * time.Minute}, // queue of the number is full: ten hours of messages
-	21612: {Reason: conversations.FailureInvalidNumber},                                              // no route to this number
-	21614: {Reason: conversations.FailureInvalidNumber},                                              // not a mobile number
-	21617: {Reason: conversations.FailureContentFiltered},                                            // body too long
-	21655: {Reason: conversations.FailureTemplate},                                                   // ContentSid
-	21656: {Reason: conversations.FailureTemplate},                                                   // ContentVariables
-	21701: {Reason: conversations.FailureSenderConfig},                                               // messaging service does not exist
-	21703: {Reason: conversations.FailureSenderConfig},                                               // messaging service has no number
-	21704: {Reason: conversations.FailureSenderConfig},                                               // messaging service has no fitting number
-	21705: {Reason: conversations.FailureSenderConfig},                                               // messaging service is not valid
+	21211: {Meaning: "To is not valid", Reason: conversations.FailureInvalidNumber},
+	21212: {Meaning: "From is not valid", Reason: conversations.FailureSenderConfig},
+	21408: {Meaning: "SMS to this country is switched off", Reason: conversations.FailureSenderConfig},
+	21602: {Meaning: "no body", Reason: conversations.FailureContentFiltered},
+	21603: {Meaning: "no From", Reason: conversations.FailureSenderConfig},
+	21604: {Meaning: "no To", Reason: conversations.FailureInvalidNumber},
+	21606: {Meaning: "From cannot send", Reason: conversations.FailureSenderConfig},
+	21608: {Meaning: "trial account, number not verified", Reason: conversations.FailureSenderConfig},
+	21609: {Meaning: "StatusCallback is not valid", Reason: conversations.FailureSenderConfig},
+	21610: {Meaning: "customer replied STOP", Reason: conversations.FailureOptedOut},
+	21611: {Meaning: "queue of the number is full: ten hours of messages", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: 10 * time.Minute},
+	21612: {Meaning: "no route to this number", Reason: conversations.FailureInvalidNumber},
+	21614: {Meaning: "not a mobile number", Reason: conversations.FailureInvalidNumber},
+	21617: {Meaning: "body too long", Reason: conversations.FailureContentFiltered},
+	21655: {Meaning: "ContentSid", Reason: conversations.FailureTemplate},
+	21656: {Meaning: "ContentVariables", Reason: conversations.FailureTemplate},
+	21701: {Meaning: "messaging service does not exist", Reason: conversations.FailureSenderConfig},
+	21703: {Meaning: "messaging service has no number", Reason: conversations.FailureSenderConfig},
+	21704: {Meaning: "messaging service has no fitting number", Reason: conversations.FailureSenderConfig},
+	21705: {Meaning: "messaging service is not valid", Reason: conversations.FailureSenderConfig},
 
-	30001: {Reason: conversations.FailureUnreachable, Tries: 2},                                   // expired in the queue
-	30002: {Reason: conversations.FailureAccount},                                                 // account suspended
-	30003: {Reason: conversations.FailureUnreachable, Tries: 2},                                   // phone off or without signal
-	30004: {Reason: conversations.FailureBlocked},                                                 // blocked by customer or carrier
-	30005: {Reason: conversations.FailureInvalidNumber},                                           // number is dead
-	30006: {Reason: conversations.FailureInvalidNumber},                                           // landline
-	30007: {Reason: conversations.FailureContentFiltered},                                         // filtered by the carrier
-	30008: {Reason: conversations.FailureProviderError, Tries: 2},                                 // unknown to Twilio
-	30018: {Reason: conversations.FailureSenderConfig},                                            // name needs registration
-	30022: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Minute},   // 10DLC rate
-	30023: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow}, // 10DLC cap of the day
-	30024: {Reason: conversations.FailureSenderConfig},                                            // not provisioned at the carrier
-	30027: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow}, // T-Mobile's limit of the day
-	30032: {Reason: conversations.FailureSenderConfig},                                            // toll-free number not verified
-	30034: {Reason: conversations.FailureSenderConfig},                                            // number not in a 10DLC campaign
-	30036: {Reason: conversations.FailureUnreachable, Tries: 2},                                   // validity period over
-	30410: {Reason: conversations.FailureProviderError, Wait: time.Minute, Tries: 2},              // time-out of the carrier
+	30001: {Meaning: "expired in the queue", Reason: conversations.FailureUnreachable, Tries: 2},
+	30002: {Meaning: "account suspended", Reason: conversations.FailureAccount},
+	30003: {Meaning: "phone off or without signal", Reason: conversations.FailureUnreachable, Tries: 2},
+	30004: {Meaning: "blocked by customer or carrier", Reason: conversations.FailureBlocked},
+	30005: {Meaning: "number is dead", Reason: conversations.FailureInvalidNumber},
+	30006: {Meaning: "landline", Reason: conversations.FailureInvalidNumber},
+	30007: {Meaning: "filtered by the carrier", Reason: conversations.FailureContentFiltered},
+	30008: {Meaning: "unknown to Twilio", Reason: conversations.FailureProviderError, Tries: 2},
+	30018: {Meaning: "name needs registration", Reason: conversations.FailureSenderConfig},
+	30022: {Meaning: "10DLC rate", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Minute},
+	30023: {Meaning: "10DLC cap of the day", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow},
+	30024: {Meaning: "not provisioned at the carrier", Reason: conversations.FailureSenderConfig},
+	30027: {Meaning: "T-Mobile's limit of the day", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow},
+	30032: {Meaning: "toll-free number not verified", Reason: conversations.FailureSenderConfig},
+	30034: {Meaning: "number not in a 10DLC campaign", Reason: conversations.FailureSenderConfig},
+	30036: {Meaning: "validity period over", Reason: conversations.FailureUnreachable, Tries: 2},
+	30410: {Meaning: "time-out of the carrier", Reason: conversations.FailureProviderError, Wait: time.Minute, Tries: 2},
 
-	63003: {Reason: conversations.FailureNotOnChannel},                                            // customer not found
-	63005: {Reason: conversations.FailureContentFiltered},                                         // content refused
-	63007: {Reason: conversations.FailureSenderConfig},                                            // From is no WhatsApp sender
-	63013: {Reason: conversations.FailureContentFiltered},                                         // policy
-	63014: {Reason: conversations.FailureBlocked},                                                 // customer blocked us
-	63015: {Reason: conversations.FailureNotOnChannel},                                            // customer has not joined the sandbox
-	63016: {Reason: conversations.FailureOutsideWindow},                                           // outside 24 hours
-	63017: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Second},   // account's rate, 2,000 a second
-	63018: {Reason: conversations.FailureRate, Wait: 2 * time.Second, Growth: 2},                  // channel's rate
-	63020: {Reason: conversations.FailureAccount},                                                 // business account at Meta
-	63021: {Reason: conversations.FailureContentFiltered},                                         // template's content refused
-	63024: {Reason: conversations.FailureNotOnChannel},                                            // customer's address not valid
-	63027: {Reason: conversations.FailureTemplate},                                                // not in this language
-	63028: {Reason: conversations.FailureTemplate},                                                // number of parameters
-	63029: {Reason: conversations.FailureTemplate},                                                // paused
-	63030: {Reason: conversations.FailureTemplate},                                                // parameter
-	63032: {Reason: conversations.FailureNotOnChannel},                                            // WhatsApp's limitation
-	63033: {Reason: conversations.FailureBlocked},                                                 // customer is blocked
-	63038: {Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow}, // account's limit of the day
-	63040: {Reason: conversations.FailureTemplate},                                                // rejected
-	63041: {Reason: conversations.FailureTemplate},                                                // paused or disabled
-	63049: {Reason: conversations.FailurePolicyLimit},                                             // Meta chose not to deliver
-	63062: {Reason: conversations.FailureAccount},                                                 // marketing terms not accepted
+	63003: {Meaning: "customer not found", Reason: conversations.FailureNotOnChannel},
+	63005: {Meaning: "content refused", Reason: conversations.FailureContentFiltered},
+	63007: {Meaning: "From is no WhatsApp sender", Reason: conversations.FailureSenderConfig},
+	63013: {Meaning: "policy", Reason: conversations.FailureContentFiltered},
+	63014: {Meaning: "customer blocked us", Reason: conversations.FailureBlocked},
+	63015: {Meaning: "customer has not joined the sandbox", Reason: conversations.FailureNotOnChannel},
+	63016: {Meaning: "outside 24 hours", Reason: conversations.FailureOutsideWindow},
+	63017: {Meaning: "account's rate, 2,000 a second", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: time.Second},
+	63018: {Meaning: "channel's rate", Reason: conversations.FailureRate, Wait: 2 * time.Second, Growth: 2},
+	63020: {Meaning: "business account at Meta", Reason: conversations.FailureAccount},
+	63021: {Meaning: "template's content refused", Reason: conversations.FailureContentFiltered},
+	63024: {Meaning: "customer's address not valid", Reason: conversations.FailureNotOnChannel},
+	63027: {Meaning: "not in this language", Reason: conversations.FailureTemplate},
+	63028: {Meaning: "number of parameters", Reason: conversations.FailureTemplate},
+	63029: {Meaning: "paused", Reason: conversations.FailureTemplate},
+	63030: {Meaning: "parameter", Reason: conversations.FailureTemplate},
+	63032: {Meaning: "WhatsApp's limitation", Reason: conversations.FailureNotOnChannel},
+	63033: {Meaning: "customer is blocked", Reason: conversations.FailureBlocked},
+	63038: {Meaning: "account's limit of the day", Reason: conversations.FailureRate, Scope: providers.ScopeSender, Wait: untilTomorrow},
+	63040: {Meaning: "rejected", Reason: conversations.FailureTemplate},
+	63041: {Meaning: "paused or disabled", Reason: conversations.FailureTemplate},
+	63049: {Meaning: "Meta chose not to deliver", Reason: conversations.FailurePolicyLimit},
+	63062: {Meaning: "marketing terms not accepted", Reason: conversations.FailureAccount},
 }

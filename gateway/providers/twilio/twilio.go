@@ -80,6 +80,7 @@ var Registration = providers.Registration{
 	Confirms: []conversations.Channel{conversations.SMS}, // default replies and Advanced Opt-Out alike; nobody does on WhatsApp
 	Settings: settings,
 	Limits:   limits,
+	Codes:    codes,
 	New: func(s providers.Settings, c *http.Client, log *slog.Logger) (providers.Provider, error) {
 		return New(s, c, log)
 	},

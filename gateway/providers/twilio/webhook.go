@@ -447,6 +447,7 @@ func status(form url.Values, word string, in *conversations.Inbound) {
 		in.MediaType = providers.Word(word)
 	case conversations.DeliveryFailed:
 		why, _ := lookUp(form.Get("ErrorCode"))
-		in.Reason, in.ErrorCode = why.Reason, code(form.Get("ErrorCode"))
+		why.Report(in)
+		in.ErrorCode = code(form.Get("ErrorCode"))
 	}
 }
