@@ -313,5 +313,5 @@ type Inbound struct {
 	// on this channel soon; HoldFor, that the whole sender should wait so long.
 	Lasting bool
 	HoldFor time.Duration
-	Notice      *Notice // of InboundAccount
+	Notice  *Notice // of InboundAccount
 }

@@ -2,6 +2,7 @@ package conversations
 
 import (
 	"context"
+	"slices"
 	"strings"
 )
 
@@ -104,7 +105,13 @@ func (s *Store) receiveStatus(ctx context.Context, merchant Merchant, in Inbound
 func (s *Store) receiveAddress(ctx context.Context, merchant Merchant, in Inbound) error {
 	known := canonicalAddresses([]Address{in.Previous})
 	addresses := canonicalAddresses(in.Addresses)
-	for _, a := range append(known, addresses...) {
+	// A number that somebody shares may be known as another contact's already:
+	// who shares it is told by the other addresses.
+	told := slices.Concat(known, addresses)
+	if len(addresses) > 1 && addresses[0].Kind == AddressPhone { // canonicalAddresses puts it first
+		told = slices.Concat(known, addresses[1:], addresses[:1])
+	}
+	for _, a := range told {
 		id, err := s.claimed(ctx, s.keys.address(merchant.ID, a))
 		if err != nil {
 			return err

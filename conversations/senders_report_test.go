@@ -38,3 +38,34 @@ func TestReportsHoldASender(t *testing.T) {
 		t.Errorf("notices %+v", state.Notices)
 	}
 }
+
+// TestSharedNumberGoesToWhoSharesIt: a customer who hid the number tells it;
+// another conversation has it already.
+func TestSharedNumberGoesToWhoSharesIt(t *testing.T) {
+	t.Parallel()
+	s := connect(t, nil)
+	create(t, s, "1", nil) // of the number's own conversation
+	sender := testMerchant.Senders[conversations.WhatsApp]
+	user := conversations.Address{Kind: conversations.AddressUser, Value: "ZA.900001"}
+	phone := conversations.Address{Kind: conversations.AddressPhone, Value: "+27821234567"}
+	for _, in := range []conversations.Inbound{
+		{Kind: conversations.InboundText, ProviderID: "in1", Text: "stop", Addresses: []conversations.Address{user}},
+		{Kind: conversations.InboundAddress, ProviderID: "in2", Addresses: []conversations.Address{user, phone}},
+	} {
+		in.SenderID, in.At = sender, s.Now()
+		if err := s.Receive(t.Context(), "acme", in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, err := s.Claim(t.Context(), "acme", []conversations.Address{user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Contact(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Linked) != 1 || c.Linked[0] != phone || len(c.Addresses) != 1 {
+		t.Errorf("addresses %v, linked %v", c.Addresses, c.Linked)
+	}
+}

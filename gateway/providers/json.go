@@ -133,6 +133,11 @@ func soundValue(d *json.Decoder, depth int) error {
 	return err
 }
 
+// plain tells that a JSON string means what it spells: nearly every id does.
+func plain(inner []byte) bool {
+	return !bytes.ContainsFunc(inner, func(r rune) bool { return r == '\\' || r > '~' })
+}
+
 // Loose is a value that is documented as a string and seen as a number, or the
 // other way round. Anything else is "".
 type Loose string
@@ -145,6 +150,10 @@ func (l *Loose) UnmarshalJSON(raw []byte) error {
 	}
 	switch c := raw[0]; {
 	case c == '"':
+		if inner := raw[1:max(1, len(raw)-1)]; plain(inner) {
+			*l = Loose(inner)
+			return nil
+		}
 		var s string
 		if json.Unmarshal(raw, &s) == nil {
 			*l = Loose(s)
