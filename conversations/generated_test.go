@@ -1,6 +1,7 @@
 package conversations
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -178,14 +179,22 @@ func TestGeneratedStates(t *testing.T) {
 	rows = nil
 	for _, r := range intentRules {
 		if r.Intent == IntentStop || r.Intent == IntentStart {
-			channel := string(r.Channel)
-			if channel == "" {
-				channel = "every"
+			of, by := "every", ""
+			if len(r.Country) > 0 {
+				of = strings.Join(r.Country, ", ")
 			}
-			rows = append(rows, []string{string(r.Intent), channel, strings.Join(r.Exact, ", ")})
+			if r.Provider {
+				by = "where it does so at all"
+				if len(r.Country) > 0 {
+					of += "; every one where the provider heeds it"
+				}
+			}
+			rows = append(rows, []string{
+				string(r.Intent), cmp.Or(string(r.Channel), "every"), of, names(r.From), by, cmp.Or(r.Locale, "the conversation's"), strings.Join(r.Exact, ", "),
+			})
 		}
 	}
-	p.table([]string{"word", "channel", "the whole message is one of"}, rows)
+	p.table([]string{"word", "channel", "phones of", "only from", "heeded and confirmed by the provider", "answered in", "the whole message is one of"}, rows)
 
 	p.say("## Conversation")
 	arrows, rows = [][3]string{{"[*]", string(ModeBot), "first seen"}}, nil
