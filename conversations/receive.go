@@ -98,7 +98,9 @@ func (s *Store) receiveStatus(ctx context.Context, merchant Merchant, in Inbound
 	if err != nil || a.Duplicate || in.HoldFor <= 0 {
 		return err
 	}
-	return s.HoldSender(ctx, in.SenderID, Hold{Reason: in.Reason, Code: in.ErrorCode, Until: s.Now().Add(in.HoldFor)})
+	return s.HoldSender(ctx, in.SenderID, Hold{
+		Reason: in.Reason, Code: in.ErrorCode, Until: s.Now().Add(in.HoldFor), Fail: in.Lasting,
+	})
 }
 
 // receiveAddress follows a customer who changed their number or user id.

@@ -31,7 +31,7 @@ func TestReportsHoldASender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if state.Hold == nil || state.Hold.Code != "131048" || state.Hold.Fail || state.Hold.Until.Before(s.Now().Add(59*time.Minute)) {
+	if state.Hold == nil || state.Hold.Code != "131048" || !state.Hold.Fail || state.Hold.Until.Before(s.Now().Add(59*time.Minute)) {
 		t.Errorf("the sender is held by %+v", state.Hold)
 	}
 	if len(state.Notices) != 1 || state.Notices[0].Word != "paused" {
