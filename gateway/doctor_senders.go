@@ -52,7 +52,8 @@ type senderStates interface {
 }
 
 // senderExams lists the senders of all merchants with what is looked at.
-// states may be nil: then what is known in Redis is not looked at.
+// adapter may be nil: then no provider is asked. states may be nil: then what
+// is known in Redis is not looked at.
 func senderExams(cfg *Config, adapter adapterMaker, states senderStates) []senderExam {
 	var exams []senderExam
 	for _, m := range cfg.Merchants {
@@ -131,6 +132,9 @@ func printable(s string) string {
 // askProvider lets the adapter look at the provider's side. after bounds an
 // adapter that does not heed its context.
 func askProvider(ctx context.Context, s *SenderConfig, adapter adapterMaker, after time.Duration) []namedFinding {
+	if adapter == nil {
+		return nil
+	}
 	if names := placeholders(s); len(names) > 0 {
 		return []namedFinding{{"provider", finding{statusWarn, "not asked: still as in the printed example: " + strings.Join(names, ", "),
 			"put in what the provider gave you; " + providerGuide(s.Provider) + " says where to find it"}}}

@@ -297,8 +297,14 @@ func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
 	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_PUBLIC_URL=https://pay.acme.com")
 	wants(code, out, exitFailed, `ok +public address +https://pay.acme.com/webhooks/acme-wa`, `fail +template payment_request \(en\) .*opens another address`)
 
-	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_WA_BASE_URL=http://127.0.0.1:1")
+	unreachable := "PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_WA_BASE_URL=http://127.0.0.1:1"
+	code, out = doctor(unreachable)
 	wants(code, out, exitFailed, `fail +access token +Meta could not be reached`)
+	code, out, _ = execute(t, append(slices.Clone(s.env), unreachable), "doctor", "--config", s.config, "--local")
+	wants(code, out, exitOK, `sender acme-wa`, `warn +public address`)
+	if strings.Contains(out, "access token") {
+		t.Errorf("a company was asked:\n%s", out)
+	}
 
 	control := func(method, path, body string) []byte {
 		t.Helper()

@@ -107,11 +107,14 @@ func TestDoctorReport(t *testing.T) {
 	ok := examine(t.Context(), &out, []doctorCheck{
 		{"a", result(finding{statusOK, "fine", ""})},
 		{"longer", result(finding{statusWarn, "so so", "do this"})},
+		{"b", result(finding{statusOK, "not told", "look there"})},
 	}, nil)
 	want := "ok    a       fine\n" +
 		"warn  longer  so so\n" +
 		"              to mend: do this\n" +
-		"\n2 checks: 1 ok, 1 warning, 0 failed\n"
+		"ok    b       not told\n" +
+		"              by hand: look there\n" +
+		"\n3 checks: 2 ok, 1 warning, 0 failed\n"
 	if out.String() != want || !ok {
 		t.Errorf("examine = %t and prints\n%s\nwant true and\n%s", ok, out.String(), want)
 	}
