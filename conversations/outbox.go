@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -323,6 +324,23 @@ func (o *OutboxReader) reclaimPartition(ctx context.Context, p int) error {
 		}
 	}
 	return nil
+}
+
+// park moves an entry that cannot be worked to the dead letters.
+func (o *OutboxReader) park(ctx context.Context, t taken, why error) {
+	s := o.Store
+	o.Log.ErrorContext(ctx, "an outbox entry was parked among the dead letters", "kind", t.entry.Kind, "entry", t.ID, "error", why)
+	pipe := s.rdb.TxPipeline() // one slot, so all or nothing in Cluster too
+	pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.keys.dead(t.p), Values: []any{"o", t.text, "why", clip(why.Error(), 300), "at", strconv.FormatInt(s.Now().UnixMilli(), 10)}})
+	pipe.XAck(ctx, s.keys.outbox(t.p), outboxGroup, t.ID)
+	pipe.XDel(ctx, s.keys.outbox(t.p), t.ID)
+	if _, err := pipe.Exec(ctx); err != nil {
+		o.Log.ErrorContext(ctx, "parking an outbox entry failed", "entry", t.ID, "error", err)
+		return
+	}
+	if o.Dead != nil {
+		o.Dead(t.entry)
+	}
 }
 
 // OutboxDepth returns how many entries wait or are being worked, and the age

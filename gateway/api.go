@@ -68,6 +68,7 @@ func (a *api) register(router fiber.Router) {
 	a.registerConversations()
 	operate(a, listSendersOperation, a.listSenders)
 	operate(a, getSenderOperation, a.getSender)
+	a.registerDeadLetters()
 	router.Get("/v1/payment-requests/:id/events", a.showRequestEvents)
 	router.Get("/v1/events", a.showMerchantEvents)
 	a.describeEvents()

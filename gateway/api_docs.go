@@ -218,7 +218,7 @@ func schemaID(name string) string { return "object-" + name }
 // docsGroups orders the operations by tag, path and method.
 func docsGroups(o *huma.OpenAPI) []docsGroup {
 	var groups []docsGroup
-	for _, tag := range [][]string{requestTag, conversationTag, eventTag, sessionTag} {
+	for _, tag := range [][]string{requestTag, conversationTag, eventTag, sessionTag, senderTag, deadLetterTag} {
 		g := docsGroup{Name: tag[0]}
 		for _, path := range slices.Sorted(maps.Keys(o.Paths)) {
 			item := o.Paths[path]

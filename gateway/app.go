@@ -190,17 +190,20 @@ func (a *App) buildPages(paid map[string]platforms.Platform) error {
 }
 
 func (a *App) buildWorkers(senders map[string]*liveSender, paid map[string]platforms.Platform) {
-	metrics := newDispatchMetrics(a.registry)
+	c, metrics := a.config.Dispatcher, newDispatchMetrics(a.registry)
+	dispatch := newDispatcher(a.store, senders, paid, c, metrics, a.log)
 	outbox := &conversations.OutboxReader{
-		Store: a.store, Consumer: consumerName(), Workers: a.config.Dispatcher.Workers, ClaimIdle: a.config.Dispatcher.ClaimIdle,
-		MaxDeliveries: 20, Log: a.log, Dead: func(conversations.OutboxEntry) { metrics.dead.Inc() },
-		Worker: &dispatcher{
-			store: a.store, senders: senders, platforms: paid, within: a.config.Dispatcher.SendTimeout,
-			retry: retryPolicy{First: a.config.Dispatcher.RetryAfter, Most: 10 * time.Minute, Tries: a.config.Dispatcher.MaxTries}, metrics: metrics, log: a.log,
-		},
+		Store: a.store, Worker: dispatch, Consumer: consumerName(), Workers: c.Workers, LaneWorkers: min(c.SenderConcurrency, c.Workers),
+		ClaimIdle: c.ClaimIdle, MaxDeliveries: 20, Log: a.log,
+		Dead: func(conversations.OutboxEntry) { metrics.dead.Inc() }, Full: dispatch.full,
+	}
+	a.registry.MustRegister(newSenderCollector(dispatch.senders, outbox.WorkLanes))
+	runOutbox := func(ctx context.Context) error {
+		defer dispatch.wait()
+		return outbox.Run(ctx)
 	}
 	timers := &conversations.TimerRunner{Store: a.store, Every: timersEvery, Log: a.log}
-	a.workers = []worker{{"outbox", outbox.Run}, {"timers", timers.Run}, {"streams", a.streams.Run}, {"link keys", a.followKeys}}
+	a.workers = []worker{{"outbox", runOutbox}, {"timers", timers.Run}, {"streams", a.streams.Run}, {"link keys", a.followKeys}}
 }
 
 // keysEvery is how often the link keys are read again: a rotation reaches every

@@ -42,6 +42,7 @@ type command struct {
 	synopsis string // the flags that matter, for the usage line
 	short    string // one line for the list
 	long     string // for -h: what it does, in sentences
+	operands bool   // it takes words behind the flags
 	// prepare defines the flags and returns what runs once they are read.
 	prepare func(*flag.FlagSet) action
 }
@@ -111,6 +112,30 @@ var commands = []command{
 		prepare: doctorCommand,
 	},
 	{
+		name:     "dead-letters list",
+		synopsis: "--config FILE",
+		short:    "list the work that could not be done",
+		long: "Lists messages that could not be sent, and questions and operations about payments that could not be carried out, of\n" +
+			"every merchant, the oldest first, each with its reason.",
+		prepare: deadLettersListCommand,
+	},
+	{
+		name:     "dead-letters retry",
+		synopsis: "--config FILE ID... | --all",
+		operands: true,
+		short:    "do such work again",
+		long:     "Puts dead letters back to be worked, once what was wrong is mended. What fails again comes back as another one.",
+		prepare:  deadLettersRetryCommand,
+	},
+	{
+		name:     "dead-letters drop",
+		synopsis: "--config FILE ID... | --all",
+		operands: true,
+		short:    "give such work up",
+		long:     "Forgets dead letters. A message counts as failed then, and the next one to its customer goes out.",
+		prepare:  deadLettersDropCommand,
+	},
+	{
 		name:  "version",
 		short: "print the version",
 		long:  "Prints the version of this program, its commit, and the Go that built it.",
@@ -154,7 +179,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	case err != nil:
 		err = usageError{err.Error()}
-	case flags.NArg() > 0:
+	case flags.NArg() > 0 && !c.operands:
 		err = usageError{fmt.Sprintf("does not take %q", shorten(flags.Arg(0)))}
 	default:
 		err = act(ctx, p)

@@ -43,6 +43,10 @@ type dispatchMetrics struct {
 	inquiries  *prometheus.CounterVec
 	operations *prometheus.CounterVec
 	dead       prometheus.Counter
+	waits      *prometheus.CounterVec
+	holds      *prometheus.CounterVec
+	questions  *prometheus.CounterVec
+	marks      *prometheus.CounterVec
 }
 
 func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
@@ -63,11 +67,85 @@ func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
 			Name: "paythread_dead_letters_total", Help: "Outbox entries that were parked because they could not be worked.",
 		}),
 	}
+	m.waits = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "paythread_message_waits_total", Help: "Times that a message had to wait before it was sent, by sender and cause.",
+	}, []string{"sender", "cause"})
+	m.holds = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "paythread_sender_holds_total", Help: "Times that a provider's answer held back a whole sender, by its reason.",
+	}, []string{"sender", "reason"})
+	m.questions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "paythread_message_questions_total", Help: "Questions to a provider about a message whose answer was lost, by what it said.",
+	}, []string{"provider", "outcome"})
+	m.marks = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "paythread_mark_read_total", Help: "Customers who were told that their message was read, by outcome.",
+	}, []string{"provider", "outcome"})
 	for _, p := range providerRegistrations {
 		m.seconds.WithLabelValues(p.Name)
 	}
-	r.MustRegister(m.sent, m.seconds, m.inquiries, m.operations, m.dead)
+	r.MustRegister(m.sent, m.seconds, m.inquiries, m.operations, m.dead, m.waits, m.holds, m.questions, m.marks)
 	return m
+}
+
+// otherWork is the label of the lanes that are no sender's.
+const otherWork = "other work"
+
+// senderCollector tells how the senders stand when it is scraped.
+type senderCollector struct {
+	senders map[string]*outgoing
+	lanes   func() []conversations.WorkLane
+
+	depth   *prometheus.Desc
+	breaker *prometheus.Desc
+	hold    *prometheus.Desc
+}
+
+func newSenderCollector(senders map[string]*outgoing, lanes func() []conversations.WorkLane) *senderCollector {
+	return &senderCollector{
+		senders: senders, lanes: lanes,
+		depth:   prometheus.NewDesc("paythread_lane_depth", "Outbox entries in this process by lane, a sender's or that of other work, waiting or being worked.", []string{"lane", "state"}, nil),
+		breaker: prometheus.NewDesc("paythread_sender_breaker_state", "The sender's circuit breaker in this process: 0 closed, 1 half open, 2 open.", []string{"sender"}, nil),
+		hold:    prometheus.NewDesc("paythread_sender_hold_seconds", "For how long the sender's messages are still held back, in all processes; 0: they are not.", []string{"sender"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *senderCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.depth, c.breaker, c.hold} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *senderCollector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeWithin)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	depths := map[string][2]int{otherWork: {}}
+	for id := range c.senders {
+		depths[id] = [2]int{}
+	}
+	for _, lane := range c.lanes() {
+		name := otherWork
+		if _, ours := c.senders[lane.SenderID]; ours {
+			name = lane.SenderID
+		}
+		d := depths[name]
+		depths[name] = [2]int{d[0] + lane.Waiting, d[1] + lane.Working}
+	}
+	for name, d := range depths {
+		gauge(c.depth, float64(d[0]), name, "waiting")
+		gauge(c.depth, float64(d[1]), name, "working")
+	}
+	for id, s := range c.senders {
+		gauge(c.breaker, float64(s.breaker.State()), id)
+		left := 0.0
+		if h := s.held(ctx); h != nil {
+			left = h.Until.Sub(s.store.Now()).Seconds()
+		}
+		gauge(c.hold, left, id)
+	}
 }
 
 // httpMetrics count the calls of the public listener, by the pattern of their
@@ -134,6 +212,7 @@ type storeCollector struct {
 	late   *prometheus.Desc
 	up     *prometheus.Desc
 	few    *prometheus.Desc
+	dead   *prometheus.Desc
 }
 
 // scrapeWithin bounds the questions to Redis of one scrape.
@@ -146,13 +225,14 @@ func newStoreCollector(s *conversations.Store) *storeCollector {
 		oldest: prometheus.NewDesc("paythread_outbox_oldest_seconds", "Age of the oldest outbox entry.", nil, nil),
 		late:   prometheus.NewDesc("paythread_timers_late_seconds", "By how much the oldest due timer is late.", nil, nil),
 		up:     prometheus.NewDesc("paythread_redis_up", "Whether Redis answered this scrape's questions.", nil, nil),
+		dead:   prometheus.NewDesc("paythread_dead_letters", "Dead letters that wait to be retried or dropped.", nil, nil),
 		few:    prometheus.NewDesc("paythread_commits_unreplicated_total", "Commits of money that fewer replicas than configured confirmed in time.", nil, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *storeCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.depth, c.oldest, c.late, c.up, c.few} {
+	for _, d := range []*prometheus.Desc{c.depth, c.oldest, c.late, c.up, c.few, c.dead} {
 		out <- d
 	}
 }
@@ -172,7 +252,11 @@ func (c *storeCollector) Collect(out chan<- prometheus.Metric) {
 	if lateErr == nil {
 		out <- prometheus.MustNewConstMetric(c.late, prometheus.GaugeValue, late.Seconds())
 	}
-	if err != nil || lateErr != nil {
+	dead, deadErr := c.store.DeadCount(ctx)
+	if deadErr == nil {
+		out <- prometheus.MustNewConstMetric(c.dead, prometheus.GaugeValue, float64(dead))
+	}
+	if err != nil || lateErr != nil || deadErr != nil {
 		up = 0
 	}
 	out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up)
