@@ -283,7 +283,8 @@ func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
 
 	code, out := doctor()
 	wants(code, out, exitOK, `sender acme-wa \(whatsapp at meta, merchant acme\)$`, `warn +public address +http://127`, `ok +access token`, `ok +number `,
-		`ok +template payment_request \(en\)`, `sender acme-sms \(sms at twilio, merchant acme\)$`, `ok +account and auth token`)
+		`ok +template payment_request \(en\)`, `ok +webhook address +Webhooks come to http://127`, `sender acme-sms \(sms at twilio, merchant acme\)$`, `ok +account and auth token`,
+		`ok +address for incoming messages`)
 
 	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_WA_ACCESS_TOKEN=another-token-than-it-is")
 	wants(code, out, exitFailed, `fail +access token .*Meta refused it \(code 190\)`, `ok +account and auth token`)
@@ -295,7 +296,8 @@ func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
 	wants(code, out, exitFailed, `ok +template payment_request`, `fail +template thanks \(en\) +The account has no such template`)
 
 	code, out = doctor("PAYTHREAD_MERCHANTS_ACME_PUBLIC_URL=https://pay.acme.com")
-	wants(code, out, exitFailed, `ok +public address +https://pay.acme.com/webhooks/acme-wa`, `fail +template payment_request \(en\) .*opens another address`)
+	wants(code, out, exitFailed, `ok +public address +https://pay.acme.com/webhooks/acme-wa`, `fail +template payment_request \(en\) .*opens another address`,
+		`fail +webhook address +Webhooks go to 127`, `fail +address for incoming messages +it is another one`)
 
 	unreachable := "PAYTHREAD_MERCHANTS_ACME_SENDERS_ACME_WA_BASE_URL=http://127.0.0.1:1"
 	code, out = doctor(unreachable)
