@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -48,13 +49,14 @@ func simulateCommand(flags *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
+		public := strings.TrimRight(*gateway, "/")
 		outside, err := startWorld(socket, url, worldOptions{
-			Listen: *listen, GatewayURL: *gateway, Pace: demoPace, Log: LogConfig{Format: "text"}.Logger(p.stderr),
+			Listen: *listen, GatewayURL: public, Pace: demoPace, Others: true, Log: LogConfig{Format: "text"}.Logger(p.stderr),
 		})
 		if err != nil {
 			return err
 		}
-		p.say(p.stdout, fmt.Sprintf("The outside world is at %s/\nIts control API is in docs/simulator.md; identities for your settings:\n%s", url, identities()))
+		p.say(p.stdout, fmt.Sprintf("The outside world is at %s/\nIts control API is in docs/simulator.md; identities for your settings:\n%s", url, identities(public)))
 		select {
 		case <-ctx.Done():
 		case err = <-outside.done:
@@ -64,14 +66,4 @@ func simulateCommand(flags *flag.FlagSet) action {
 		defer cancel()
 		return outside.Stop(stop)
 	}
-}
-
-// identities lists what a gateway's configuration needs to talk to the world.
-func identities() string {
-	return fmt.Sprintf(`  Meta         phone_number_id %s, waba_id %s, access_token %s, app_secret %s, verify_token %s
-  Twilio       account_sid %s, auth_token %s, from %s
-  CyberSource  merchant_id %s, key_id %s, shared_secret %s
-`, demoMeta.PhoneNumberID, demoMeta.WABAID, demoMeta.AccessToken, demoMeta.AppSecret, demoMeta.VerifyToken,
-		demoTwilio.SID, demoTwilio.AuthToken, demoTwilioPhone,
-		demoCyberSource.ID, demoCyberSource.KeyID, demoCyberSource.SharedSecret)
 }

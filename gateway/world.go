@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"paythread/conversations"
 	"paythread/simulator"
+	"paythread/simulator/clickatell"
 	"paythread/simulator/cybersource"
 	"paythread/simulator/faults"
 	"paythread/simulator/meta"
@@ -36,6 +38,31 @@ var (
 	demoCustomer = "+27821234567"
 )
 
+// What the merchant has at the companies beside that: the demo does not send
+// through these, but whoever integrates may put any of them into a gateway's
+// configuration. docs/simulator.md shows how.
+const (
+	otherTwilioPhone     = "+27600000011"
+	otherClickatellPhone = "+27600000012"
+	otherClickatellKey   = "demo-clickatell-api-key=="
+	otherWebhookSecret   = "demo-webhook-secret-worth-nothing-0001"
+)
+
+// otherContents are Twilio's names of the templates.
+var otherContents = map[string]string{
+	"payment_request": "HX00000000000000000000000000000011", "payment_receipt": "HX00000000000000000000000000000012",
+	"payment_cancelled": "HX00000000000000000000000000000013",
+}
+
+// webhookPaths say below which address of the gateway the companies call: the
+// ids that senders must have.
+var webhookPaths = struct{ Meta, TwilioSMS, TwilioWhatsApp, Clickatell string }{
+	"/webhooks/acme-wa", "/webhooks/acme-sms", "/webhooks/acme-twilio-wa", "/webhooks/acme-clickatell/" + otherWebhookSecret,
+}
+
+// twilioOverrides make Twilio repeat a webhook that failed.
+const twilioOverrides = "#rc=3&rp=ct,rt,5xx"
+
 // worldOptions say where the simulated world lies and whom it calls.
 type worldOptions struct {
 	Listen     string // host:port
@@ -44,6 +71,7 @@ type worldOptions struct {
 	Steps      []simulator.Link
 	Links      []simulator.Link
 	Pace       time.Duration // between a message's statuses
+	Others     bool          // with the merchant's accounts that the demo does not send through
 	Change     func(*simulator.Config, *cybersource.Config)
 	Log        *slog.Logger
 }
@@ -81,15 +109,18 @@ func bindWorld(listen string) (net.Listener, string, error) {
 func startWorld(socket net.Listener, url string, o worldOptions) (*world, error) {
 	set := faults.New()
 	number := demoMeta
-	number.WebhookURL = o.GatewayURL + "/webhooks/acme-wa"
+	number.WebhookURL = o.GatewayURL + webhookPaths.Meta
 	account := demoTwilio
 	account.Numbers = []twilio.Number{{
-		Channel: "sms", E164: demoTwilioPhone, Name: "Acme Energy", InboundURL: o.GatewayURL + "/webhooks/acme-sms#rc=3&rp=ct,rt,5xx",
+		Channel: "sms", E164: demoTwilioPhone, Name: "Acme Energy", InboundURL: o.GatewayURL + webhookPaths.TwilioSMS + twilioOverrides,
 	}}
 	config := simulator.Config{
 		PublicURL: url, Faults: set, Title: o.Title, Steps: o.Steps, Links: o.Links, Log: o.Log,
 		Meta:   meta.Config{Numbers: []meta.Number{number}, Templates: demoTemplates(o.GatewayURL), SentAfter: o.Pace, DeliveredAfter: o.Pace},
 		Twilio: twilio.Config{Accounts: []twilio.Account{account}, SentAfter: o.Pace, DeliveredAfter: o.Pace},
+	}
+	if o.Others {
+		addOthers(&config, o)
 	}
 	card := cybersource.Config{
 		PublicURL: url, Merchants: []cybersource.Merchant{demoCyberSource}, SearchDelay: 3 * time.Second,
@@ -118,23 +149,97 @@ func startWorld(socket net.Listener, url string, o worldOptions) (*world, error)
 	return w, nil
 }
 
-// demoTemplates are the WhatsApp templates of the demo's merchant, approved as
-// a merchant would have them: our own wording with Meta's numbers for the
-// parameters, in the order in which the adapter sends them.
+// addOthers gives the merchant a WhatsApp number at Twilio and an integration
+// at Clickatell for both channels. Their names tell the chats on the customers'
+// phones apart.
+func addOthers(c *simulator.Config, o worldOptions) {
+	account := &c.Twilio.Accounts[0]
+	account.Numbers = append(account.Numbers, twilio.Number{
+		Channel: twilio.WhatsApp, E164: otherTwilioPhone, Name: "Acme Energy (Twilio)", InboundURL: o.GatewayURL + webhookPaths.TwilioWhatsApp + twilioOverrides,
+	})
+	hook := o.GatewayURL + webhookPaths.Clickatell
+	integration := clickatell.Integration{
+		ID: "acme", Name: "Acme Energy", APIKey: otherClickatellKey, InboundURL: hook, StatusURL: hook,
+		Numbers: []clickatell.Number{
+			{Channel: clickatell.SMS, E164: otherClickatellPhone, Name: "Acme Energy (Clickatell)"},
+			{Channel: clickatell.WhatsApp, E164: otherClickatellPhone, Name: "Acme Energy (Clickatell)"},
+		},
+	}
+	for _, t := range approvedTemplates(o.GatewayURL) {
+		account.Contents = append(account.Contents, twilio.Content{
+			SID: otherContents[t.name], Name: t.name, Language: "en", Body: t.body, ButtonLabel: t.button, ButtonURL: t.link("{{4}}"),
+		})
+		integration.Templates = append(integration.Templates, clickatell.Template{
+			Name: t.name, Body: t.body, ButtonLabel: t.button, ButtonURL: t.link("{{4}}"),
+		})
+	}
+	c.Clickatell = clickatell.Config{Integrations: []clickatell.Integration{integration}, SentAfter: o.Pace, DeliveredAfter: o.Pace}
+}
+
+// approvedTemplate is a WhatsApp template as a merchant would have it approved:
+// our own wording with numbers for the parameters, in the order in which the
+// adapters send them.
+type approvedTemplate struct {
+	name, body  string
+	button, url string // empty: no button
+}
+
+// link is the button's address with the company's placeholder for the code;
+// empty without a button.
+func (t approvedTemplate) link(code string) string {
+	if t.button == "" {
+		return ""
+	}
+	return t.url + code
+}
+
+// approvedTemplates are the merchant's templates at every company.
+func approvedTemplates(gatewayURL string) []approvedTemplate {
+	body := func(purpose conversations.Purpose, p conversations.Parameters) string {
+		return conversations.Merchant{}.Text(conversations.WhatsApp, purpose, p)
+	}
+	priced := conversations.Parameters{Merchant: "{{1}}", Amount: "{{2}}", Order: "{{3}}"}
+	unpriced := conversations.Parameters{Merchant: "{{1}}", Order: "{{2}}"}
+	return []approvedTemplate{
+		{"payment_request", body(conversations.PurposePayment, priced), "Pay securely", gatewayURL + "/p/"},
+		{"payment_receipt", body(conversations.PurposeReceipt, priced), "View receipt", gatewayURL + "/r/"},
+		{"payment_cancelled", body(conversations.PurposeCancelled, unpriced), "", ""},
+	}
+}
+
+// demoTemplates are the templates at Meta, where a button numbers its variables
+// by itself.
 func demoTemplates(gatewayURL string) []meta.Template {
-	numbered := conversations.Parameters{Merchant: "{{1}}", Amount: "{{2}}", Order: "{{3}}"}
-	template := func(name string, purpose conversations.Purpose, p conversations.Parameters, button *meta.URLButton) meta.Template {
-		return meta.Template{
-			WABAID: demoMeta.WABAID, Name: name, Language: "en", Category: "UTILITY",
-			Body: conversations.Merchant{}.Text(conversations.WhatsApp, purpose, p), URLButton: button,
+	var all []meta.Template
+	for _, t := range approvedTemplates(gatewayURL) {
+		m := meta.Template{WABAID: demoMeta.WABAID, Name: t.name, Language: "en", Category: "UTILITY", Body: t.body}
+		if t.button != "" {
+			m.URLButton = &meta.URLButton{Label: t.button, URL: t.link("{{1}}")}
 		}
+		all = append(all, m)
 	}
-	unpriced := conversations.Parameters{Merchant: numbered.Merchant, Order: numbered.Amount}
-	return []meta.Template{
-		template("payment_request", conversations.PurposePayment, numbered, &meta.URLButton{Label: "Pay securely", URL: gatewayURL + "/p/{{1}}"}),
-		template("payment_receipt", conversations.PurposeReceipt, numbered, &meta.URLButton{Label: "View receipt", URL: gatewayURL + "/r/{{1}}"}),
-		template("payment_cancelled", conversations.PurposeCancelled, unpriced, nil),
-	}
+	return all
+}
+
+// identities lists what a gateway's configuration needs to talk to the world,
+// and where the companies send their webhooks.
+func identities(gatewayURL string) string {
+	return fmt.Sprintf(`  Meta         phone_number_id %s, waba_id %s, access_token %s, app_secret %s, verify_token %s
+               webhooks to %s
+  Twilio       account_sid %s, auth_token %s
+               SMS from %s, webhooks to %s
+               WhatsApp from %s, webhooks to %s
+               content_payment %s, content_receipt %s, content_cancelled %s
+  Clickatell   api_key %s, webhook_secret %s
+               SMS and WhatsApp from %s, webhooks to %s
+  CyberSource  merchant_id %s, key_id %s, shared_secret %s
+The id of a sender is what stands behind /webhooks/. WhatsApp templates at Meta and Clickatell: payment_request,
+payment_receipt, payment_cancelled. docs/simulator.md has all of it as configuration.
+`, demoMeta.PhoneNumberID, demoMeta.WABAID, demoMeta.AccessToken, demoMeta.AppSecret, demoMeta.VerifyToken, gatewayURL+webhookPaths.Meta,
+		demoTwilio.SID, demoTwilio.AuthToken, demoTwilioPhone, gatewayURL+webhookPaths.TwilioSMS, otherTwilioPhone, gatewayURL+webhookPaths.TwilioWhatsApp,
+		otherContents["payment_request"], otherContents["payment_receipt"], otherContents["payment_cancelled"],
+		otherClickatellKey, otherWebhookSecret, strings.TrimPrefix(otherClickatellPhone, "+"), gatewayURL+webhookPaths.Clickatell,
+		demoCyberSource.ID, demoCyberSource.KeyID, demoCyberSource.SharedSecret)
 }
 
 // Stop ends the world: held calls first, then its listener.
