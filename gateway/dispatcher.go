@@ -241,10 +241,6 @@ func (d *dispatcher) judge(ctx context.Context, sender *outgoing, out conversati
 		"message_id", out.MessageID, "outcome", outcome, "reason", failure.Reason, "code", failure.Code, "error", failure.Err)
 }
 
-// failFor is how long a sender's messages fail without a call after one that
-// showed that no call can succeed. Then one is tried again.
-const failFor = time.Minute
-
 // holdFor returns what a failure means for the sender's other messages, or nil.
 // What concerns our credentials or account concerns them all, unless the
 // adapter knows that it is about this customer.
@@ -253,13 +249,13 @@ func holdFor(f *providers.Failure, retryIn time.Duration, now time.Time) *conver
 	switch {
 	case f.Unknown, !ours && f.Scope != providers.ScopeSender, ours && f.Scope == providers.ScopePair:
 		return nil
-	case !ours && f.Retryable:
+	case !ours && f.Retryable && f.Tries != 1: // one try in all: no wait would help
 		if wait := max(retryIn, f.RetryAfter); wait > 0 {
 			return &conversations.Hold{Reason: f.Reason, Code: f.Code, Until: now.Add(wait)}
 		}
 		return nil
 	}
-	return &conversations.Hold{Reason: f.Reason, Code: f.Code, Until: now.Add(failFor), Fail: true}
+	return &conversations.Hold{Reason: f.Reason, Code: f.Code, Until: now.Add(max(providers.FailFor, f.RetryAfter)), Fail: true}
 }
 
 // markRead tells the customer beside the answer that their message was read.

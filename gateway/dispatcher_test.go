@@ -741,9 +741,9 @@ func TestHoldFor(t *testing.T) {
 		{"sender, this message no more", providers.Failure{Reason: conversations.FailureRate, Retryable: true, RetryAfter: time.Hour, Scope: providers.ScopeSender}, 0,
 			&conversations.Hold{Reason: conversations.FailureRate, Until: now.Add(time.Hour)}},
 		{"sender, no wait helps", providers.Failure{Reason: conversations.FailurePolicyLimit, Scope: providers.ScopeSender}, 0,
-			&conversations.Hold{Reason: conversations.FailurePolicyLimit, Until: now.Add(failFor), Fail: true}},
-		{"credentials", providers.Failure{Reason: conversations.FailureAuth}, 0, &conversations.Hold{Reason: conversations.FailureAuth, Until: now.Add(failFor), Fail: true}},
-		{"account", providers.Failure{Reason: conversations.FailureAccount}, 0, &conversations.Hold{Reason: conversations.FailureAccount, Until: now.Add(failFor), Fail: true}},
+			&conversations.Hold{Reason: conversations.FailurePolicyLimit, Until: now.Add(providers.FailFor), Fail: true}},
+		{"credentials", providers.Failure{Reason: conversations.FailureAuth}, 0, &conversations.Hold{Reason: conversations.FailureAuth, Until: now.Add(providers.FailFor), Fail: true}},
+		{"account", providers.Failure{Reason: conversations.FailureAccount}, 0, &conversations.Hold{Reason: conversations.FailureAccount, Until: now.Add(providers.FailFor), Fail: true}},
 		{"account, this customer", providers.Failure{Reason: conversations.FailureAccount, Scope: providers.ScopePair}, 0, nil},
 		{"nobody knows", providers.Failure{Reason: conversations.FailureProviderError, Unknown: true, Scope: providers.ScopeSender}, 0, nil},
 	} {

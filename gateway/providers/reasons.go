@@ -30,11 +30,23 @@ type Refusal struct {
 // follow.
 func (r Refusal) Report(in *conversations.Inbound) {
 	in.Reason = r.Reason
-	in.Lasting = r.Tries == 1
+	in.Lasting = r.Lasting()
 	if r.Scope == ScopeSender {
-		in.HoldFor = max(r.Wait, time.Second)
+		in.HoldFor = r.Wait
+		if in.Lasting {
+			in.HoldFor = max(r.Wait, FailFor)
+		}
 	}
 }
+
+// Lasting tells that no other try on this channel will help soon.
+func (r Refusal) Lasting() bool {
+	return r.Tries == 1 || !Retryable(r.Reason) && r.Scope == ScopeSender
+}
+
+// FailFor is how long a sender's messages fail without a call, at least, after
+// one that showed that none can succeed. Then one is tried again.
+const FailFor = time.Minute
 
 // Failure returns the failure of this refusal. after is what the answer said
 // about waiting; the longer of the two holds.

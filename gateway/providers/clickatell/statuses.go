@@ -24,10 +24,19 @@ type outcome struct {
 // is documented after a rate limit; the minute is ours.
 func (o outcome) refusal() providers.Refusal {
 	r := providers.Refusal{Meaning: strings.ToLower(strings.ReplaceAll(o.name, "_", " ")), Reason: o.reason}
+	if o.name == "" {
+		r.Meaning = legacyMeanings[o.code]
+	}
 	if o.reason == conversations.FailureRate {
 		r.Scope, r.Wait = providers.ScopeSender, time.Minute
 	}
 	return r
+}
+
+// legacyMeanings say what the statuses without a published name are.
+var legacyMeanings = map[int]string{
+	1: "id not known", 2: "queued", 5: "error with the message", 6: "terminated by the user", 7: "error delivering", 8: "received by Clickatell",
+	9: "routing error", 10: "expired", 11: "queued for later", 12: "out of credit", 13: "cancelled", 14: "most messages exceeded",
 }
 
 // codes lists the rows of all tables, for the documentation.

@@ -301,7 +301,7 @@ var refusals = map[int]providers.Refusal{
 	20003: {Meaning: "bad credentials or no permission", Reason: conversations.FailureAuth},
 	20005: {Meaning: "account not active", Reason: conversations.FailureAccount},
 	20404: {Meaning: "no such account or resource", Reason: conversations.FailureAuth},
-	20429: {Meaning: "no such account or resource", Reason: conversations.FailureRate, Wait: time.Second, Growth: 2},
+	20429: {Meaning: "too many requests", Reason: conversations.FailureRate, Wait: time.Second, Growth: 2},
 	20500: {Meaning: "fault of Twilio", Reason: conversations.FailureProviderError},
 	20503: {Meaning: "service unavailable", Reason: conversations.FailureProviderError},
 
