@@ -581,7 +581,8 @@ func TestWaitReplicas(t *testing.T) {
 	}
 }
 
-// TestSentinelFailover: with a replica confirmed, money survives the master.
+// TestSentinelFailover: with a replica confirmed, money survives the master, and
+// what senders share goes on at the new one, which knows none of the scripts.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
 	sentinel := redistest.StartSentinel(t)
@@ -591,6 +592,22 @@ func TestSentinelFailover(t *testing.T) {
 	did(t, s, r.ContactID, LinkOpened{r.ID})
 	did(t, s, r.ContactID, AttemptStarted{RequestID: r.ID, TokenExpiresAt: s.Now()})
 	did(t, s, r.ContactID, AttemptAnswered{RequestID: r.ID, Attempt: 1, Result: Result{Outcome: OutcomeCaptured}})
+	share := func(name string) {
+		t.Helper()
+		for i, given := range []bool{true, false} {
+			wait, err := s.Throttle(t.Context(), name, Every(time.Hour, 1))
+			if err != nil || (wait == 0) != given {
+				t.Errorf("throttle %s, permission %d: wait %v, %v", name, i, wait, err)
+			}
+		}
+		if err := s.HoldSender(t.Context(), name, Hold{Reason: FailureRate, Until: s.Now().Add(time.Hour)}); err != nil {
+			t.Error(err)
+		}
+		if state, err := s.SenderState(t.Context(), name); err != nil || state.Hold == nil {
+			t.Errorf("hold of %s: %+v, %v", name, state.Hold, err)
+		}
+	}
+	share("before")
 	sentinel.Master(t).Kill()
 	sentinel.Failover(t)
 	var got *PaymentRequest
@@ -599,6 +616,7 @@ func TestSentinelFailover(t *testing.T) {
 		got, err = s.Request(t.Context(), r.ID)
 		return err == nil
 	})
+	share("after")
 	if got.Lifecycle != Paid || s.TooFewReplicas() != 0 {
 		t.Errorf("after the failover it is %s", got.Lifecycle)
 	}
