@@ -38,6 +38,7 @@ type fakeGateway struct {
 	lose     int                      // creates whose answer is cut off, after their effect
 	refusals map[string][]fakeRefusal // by last part of the path
 	channels []object
+	sms      object // what an SMS looks like
 	serial   int
 }
 
@@ -61,6 +62,7 @@ func newFakeGateway(t *testing.T) *fakeGateway {
 		tokens: map[string]bool{}, orders: map[string]object{}, answers: map[string][]byte{}, streams: map[*http.Request]chan struct{}{},
 		refusals: map[string][]fakeRefusal{}, lifetime: time.Hour,
 		channels: []object{{"channel": "whatsapp", "available": true}, {"channel": "sms", "available": true}},
+		sms:      object{"channel": "sms", "text": "Acme Energy: pay R1 723.85 for order 1042 here: https://pay.example/p/SAMPLE1 Reply STOP to opt out.", "encoding": "gsm7", "segments": 1, "units": 96, "cost_units": 1},
 	}
 	g.changed = sync.NewCond(&g.mu)
 	mux := http.NewServeMux()
@@ -316,10 +318,12 @@ func (g *fakeGateway) preview(w http.ResponseWriter, _ *http.Request, body strin
 		return
 	}
 	if ask.Channel == "sms" {
-		answer(w, 200, object{"channel": "sms", "text": "Acme Energy: pay R1 723.85 for order 1042 here: https://pay.example/p/SAMPLE1 Reply STOP to opt out.", "encoding": "gsm7", "segments": 1, "units": 96})
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		answer(w, 200, g.sms)
 		return
 	}
-	answer(w, 200, object{"channel": "whatsapp", "text": "Hello, this is Acme Energy.\nYour order 1042 comes to R1 723.85. Pay it securely with the button below. The link is good for 24 hours.", "button": "Pay securely"})
+	answer(w, 200, object{"channel": "whatsapp", "text": "Hello, this is Acme Energy.\nYour order 1042 comes to R1 723.85. Pay it securely with the button below. The link is good for 24 hours.", "button": "Pay securely", "cost_units": 1})
 }
 
 func (g *fakeGateway) create(w http.ResponseWriter, r *http.Request, body string) {

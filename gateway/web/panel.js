@@ -509,8 +509,10 @@ class PaythreadPanel extends HTMLElement {
         request.milestones[event.milestone] = event.time;
       }
       const message = event.message && request.messages.find((m) => m.id === event.message.id);
+      if (event.type === 'fell_back') request.fell_back_to = 'sms'; // what takes its place is in no event
       if (message) {
         message.status = event.message.status;
+        message.reason = event.message.reason;
         if (message.status === 'failed') message.reason_text ||= event.text;
       }
       this.#say(event.text || '');
@@ -571,16 +573,17 @@ class PaythreadPanel extends HTMLElement {
     phone.value = last?.phone_national || last?.phone || order.phone_national || order.phone || '';
     note.value = last?.note || '';
     const offered = order.channels || [];
-    const wanted = this.#preferred || last?.channel;
-    const chosen = offered.find((c) => c.available && c.channel === wanted) || offered.find((c) => c.available);
+    const wanted = last?.fell_back_to || last?.channel;
+    const usable = offered.filter((c) => c.available), sound = usable.filter((c) => !c.reason);
+    const chosen = usable.find((c) => c.channel === this.#preferred) || sound.find((c) => c.channel === wanted) || sound[0] || usable[0];
     channels.replaceChildren(...offered.map((c) => {
       const id = `channel-${c.channel}`;
-      const why = c.available ? '' : this.#t.unavailable[c.reason] || this.#t.unavailable.other;
+      const why = this.#t.unavailable[c.reason] || (c.available ? '' : this.#t.unavailable.other);
       const radio = h('input', {
         type: 'radio', name: 'channel', id, value: c.channel, disabled: !c.available, checked: c === chosen,
         'aria-describedby': why ? `${id}-why` : null, on: { change: () => this.#previewSoon(0) },
       });
-      return h('label', { class: 'choice', for: id }, radio, h('span', {}, this.#t.channels[c.channel] || c.channel), why && h('span', { class: 'hint', id: `${id}-why` }, why));
+      return h('label', { class: 'choice', for: id }, radio, h('span', {}, this.#t.channels[c.channel] || c.channel), why && h('span', { class: c.available ? 'hint warn' : 'hint', id: `${id}-why` }, why));
     }));
     this.#ui.who.textContent = order.customer_name || '';
     this.#ui.who.parentElement.hidden = !order.customer_name;
@@ -671,7 +674,9 @@ class PaythreadPanel extends HTMLElement {
     const screen = this.#ui.screen;
     screen.dataset.channel = preview.channel;
     screen.replaceChildren(h('div', { class: 'bubble' }, h('p', {}, preview.text), preview.button && h('p', { class: 'press' }, preview.button)));
-    this.#ui.previewFacts.textContent = preview.segments ? this.#t.previewFacts(preview.units ?? preview.text.length, preview.segments) : '';
+    const t = this.#t, longer = preview.outside_gsm7 || [];
+    this.#ui.previewFacts.replaceChildren(...(preview.segments ? [h('span', {}, t.previewFacts(preview.units ?? preview.text.length, preview.cost_units || preview.segments)),
+      longer.length && h('span', { class: 'warn', id: 'preview-longer' }, t.previewLonger(longer))].filter(Boolean) : []));
   }
 
   // #send makes the payment request. Its key stays until a definite answer came, so that neither a second press nor a
@@ -781,6 +786,7 @@ class PaythreadPanel extends HTMLElement {
     const [title, text] = t.states[key] || [request.lifecycle, ''];
     const attempt = request.attempts.at(-1), failed = failedMessage(request);
     const said = key === 'undelivered' ? failed.reason_text || t.failedMessage
+      : key === 'fell_back' ? [replaced(request)?.reason_text || t.notYet, text].join(' ')
       : ['declined', 'retry'].includes(key) ? [attempt?.text, t.states[key][1]].filter(Boolean).join(' ')
       : key === 'paid' ? t.received(this.#money(isZero(request.totals?.captured) ? request.total : request.totals.captured)) : text;
     ui.state.dataset.tone = tone;
@@ -789,7 +795,7 @@ class PaythreadPanel extends HTMLElement {
     ui.stateTitle.textContent = title;
     ui.stateText.replaceChildren(...[said, request.late && t.late, request.superseded && t.superseded].filter(Boolean).flatMap((line) => [line, ' ']));
     ui.stateText.hidden = !ui.stateText.textContent;
-    ui.whoSent.textContent = t.to([this.#order?.customer_name, request.phone_national || request.phone].filter(Boolean).join(', '), t.channels[request.channel] || request.channel);
+    ui.whoSent.textContent = t.to([this.#order?.customer_name, request.phone_national || request.phone].filter(Boolean).join(', '), [...new Set([request.fell_back_to, request.channel])].filter(Boolean).map((c) => t.channels[c] || c).join(t.insteadOf));
     ui.steps.replaceChildren(...this.#steps(request));
     this.#drawTotals(request);
     ui.log.replaceChildren(...this.#events.map((e) => h('li', {}, this.#time(e.time), h('span', {}, e.text || e.type))));
@@ -814,7 +820,7 @@ class PaythreadPanel extends HTMLElement {
       if (step === 'paid' && !at && request.lifecycle === 'in_review') name = t.reviewStep;
       // The money is there: what came before it has happened, whether it was reported or not.
       if (ended && state !== 'done' && state !== 'silent' && state !== 'failed') return null;
-      return this.#step(step, state, name, at, step === 'checkout_started' && request.attempts.length ? this.#tries(request) : null);
+      return this.#step(step, state, name, at, this.#more(step, request));
     });
     if (ENDS.includes(request.lifecycle)) {
       const end = this.#events.findLast((e) => e.type === request.lifecycle);
@@ -828,17 +834,32 @@ class PaythreadPanel extends HTMLElement {
   #step(id, state, name, at, more) {
     const when = at ? this.#time(at) : h('span', { class: 'when' }, ['silent', 'failed'].includes(state) ? this.#t.stepStates[state] : '');
     return h('li', { class: 'step', 'data-step': id, 'data-state': state, 'aria-current': state === 'current' ? 'step' : null },
-      h('span', { class: 'name' }, name, h('span', { class: 'out' }, `, ${this.#t.stepStates[state]}`)), when, more && h('div', { class: 'more' }, more));
+      h('span', { class: 'name' }, name, h('span', { class: 'out' }, `, ${this.#t.stepStates[state]}`)), ' ', when, more && h('div', { class: 'more' }, more));
   }
 
-  #tries(request) {
-    const t = this.#t;
+  // #more is what stands below a step: the tries to pay, or the messages where one was not enough.
+  #more(step, request) {
+    const purpose = { sent: 'payment', receipt_sent: 'receipt' }[step], t = this.#t;
+    const messages = request.messages.filter((m) => m.purpose === purpose);
+    if (messages.length > 1) return h('ul', { class: 'tries', 'aria-label': t.messages }, messages.map((m) => this.#message(m)));
+    if (step !== 'checkout_started' || !request.attempts.length) return null;
     return h('ul', { class: 'tries', 'aria-label': t.attempts }, request.attempts.map((a) => {
       const tone = ['declined', 'not_taken', 'not_found'].includes(a.state) ? 'bad' : ['authorized', 'captured'].includes(a.state) ? 'good' : '';
-      return h('li', { 'data-attempt': a.number, 'data-tone': tone, 'data-state': a.state },
-        h('span', {}, `${t.attempt(a.number)}: `, h('b', {}, t.attemptStates[a.state] || a.state)), this.#time(a.settled_at || a.started_at),
-        a.text && h('span', {}, a.text), a.card && h('span', {}, t.card(brand(a.card.brand), a.card.last4)));
+      return this.#try({ 'data-attempt': a.number, 'data-tone': tone, 'data-state': a.state }, t.attempt(a.number), t.attemptStates[a.state] || a.state,
+        a.settled_at || a.started_at, a.text, a.card && t.card(brand(a.card.brand), a.card.last4));
     }));
+  }
+
+  #message(m) {
+    const t = this.#t, failed = m.status === 'failed', needless = m.reason === 'not_needed';
+    const at = failed ? this.#events.findLast((e) => e.message?.id === m.id && e.type === 'message_failed')?.time : m.read_at || m.delivered_at || m.sent_at || m.queued_at;
+    const tone = needless ? '' : failed ? 'bad' : ['delivered', 'read'].includes(m.status) ? 'good' : '';
+    return this.#try({ 'data-message': m.channel, 'data-tone': tone, 'data-state': m.status }, t.channels[m.channel] || m.channel,
+      needless ? t.needless : t.messageStates[m.status] || m.status, at, failed && !needless && m.reason_text);
+  }
+
+  #try(props, name, state, at, ...lines) {
+    return h('li', props, h('span', {}, `${name}: `, h('b', {}, state)), ' ', this.#time(at), lines.filter(Boolean).map((line) => [' ', h('span', {}, line)]).flat());
   }
 
   #drawTotals(request) {
@@ -865,7 +886,9 @@ class PaythreadPanel extends HTMLElement {
     for (const action of ['extend', 'cancel']) ui[action].hidden = money && !may(action);
     if (!ui.confirm.hidden && ui.confirm.dataset.kind && !may('cancel')) this.#closeConfirm();
 
-    const other = failed && (this.#order?.channels || []).find((c) => c.available && c.channel !== failed.channel)?.channel;
+    // A channel on which this request has failed already is no way out.
+    const tried = request.messages.filter((m) => m.status === 'failed').map((m) => m.channel);
+    const other = failed && (this.#order?.channels || []).find((c) => c.available && !tried.includes(c.channel))?.channel;
     const offer = Boolean(other) && failed.purpose === 'payment' && (may('cancel') || replaceable);
     ui.other.hidden = !offer;
     ui.other.dataset.channel = other || '';
@@ -1075,7 +1098,7 @@ class PaythreadPanel extends HTMLElement {
     ui.note = h('textarea', { id: 'note', name: 'note', maxlength: 500, rows: 1, 'aria-describedby': 'note-hint note-error' });
     ui.noteError = error('note');
     ui.screen = h('div', { class: 'screen', id: 'preview', 'aria-live': 'off' });
-    ui.previewFacts = h('p', { class: 'hint', id: 'preview-facts' });
+    ui.previewFacts = h('p', { class: 'hint facts', id: 'preview-facts' });
     ui.formTitle = h('h3', { tabindex: -1 }, t.ask);
     ui.formAlert = h('div', { class: 'alert', id: 'form-alert', role: 'alert' });
     ui.send = h('button', { type: 'submit', id: 'send', class: 'main' }, t.sendPlain);
@@ -1128,7 +1151,7 @@ class PaythreadPanel extends HTMLElement {
 
 // whole fills in what an answer leaves out as empty, so that laying it over an older one clears that.
 function whole(request) {
-  const full = { reason: '', late: false, superseded: false, pay_by: '', ...request };
+  const full = { reason: '', fell_back_to: '', late: false, superseded: false, pay_by: '', ...request };
   full.milestones ??= {};
   for (const list of ['messages', 'attempts', 'operations', 'actions']) full[list] ??= [];
   return full;
@@ -1146,6 +1169,7 @@ function condition(request) {
   switch (lifecycle) {
     case 'open': {
       if (failedMessage(request)?.purpose === 'payment' && !milestones.opened) return ['bad', 'undelivered'];
+      if (again(request) && !milestones.opened) return ['warn', again(request)];
       if (attempt?.state === 'declined') return ['warn', 'declined'];
       if (['not_taken', 'not_found', 'reversed'].includes(attempt?.state)) return ['warn', 'retry'];
       const reached = STEPS.slice(0, 5).findLast((step) => milestones[step]);
@@ -1162,12 +1186,32 @@ function condition(request) {
   }
 }
 
-// failedMessage returns the newest message of the current purpose if it failed. An older failure that was followed by
-// another try is history.
-function failedMessage(request) {
+// newestMessages are the messages of the current purpose, without those that were called off because another arrived.
+function newestMessages(request) {
   const purpose = request.milestones.paid ? 'receipt' : 'payment';
-  const newest = request.messages.findLast((m) => m.purpose === purpose);
-  return newest?.status === 'failed' ? newest : undefined;
+  return request.messages.filter((m) => m.purpose === purpose && m.reason !== 'not_needed');
+}
+
+// failedMessage returns the newest message of the current purpose if it failed. An older failure that was followed by
+// another try is history, and so is one in whose place an SMS is about to go.
+function failedMessage(request) {
+  const newest = newestMessages(request).at(-1);
+  return newest?.status === 'failed' && (request.fell_back_to || newest.channel) === newest.channel ? newest : undefined;
+}
+
+// replaced returns the message in whose place the newest one goes, if that one failed.
+function replaced(request) {
+  const messages = newestMessages(request), newest = messages.at(-1);
+  const before = newest?.status === 'failed' ? newest : messages.find((m) => m.id === newest?.follows);
+  return before?.status === 'failed' ? before : undefined;
+}
+
+// again says how a message is on its way that goes in another's place; nothing once it is on the phone's side.
+function again(request) {
+  const newest = newestMessages(request).at(-1);
+  if (newest?.status === 'failed') return request.fell_back_to ? 'fell_back' : '';
+  if (!newest?.follows || !['queued', 'sending', 'accepted'].includes(newest.status)) return '';
+  return request.messages.find((m) => m.id === newest.follows)?.channel === newest.channel ? 'resending' : 'fell_back';
 }
 
 function brand(name) {

@@ -16,7 +16,7 @@ func TestScriptIsSmallAndWhole(t *testing.T) {
 	if len(body) >= 60_000 {
 		t.Errorf("the script has %d bytes, want less than 60000", len(body))
 	}
-	for _, part := range []string{"customElements.define('paythread-panel'", "const TEXT = ", "const STYLE = ", "prefers-reduced-motion"} {
+	for _, part := range []string{"customElements.define('paythread-panel'", "const TEXT={", "const STYLE = ", "prefers-reduced-motion"} {
 		if !bytes.Contains(body, []byte(part)) {
 			t.Errorf("the script lacks %q", part)
 		}
