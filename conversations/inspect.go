@@ -24,6 +24,16 @@ func InspectServers(ctx context.Context, o Options) (Inspection, error) {
 	return seen, errors.Join(err, client.Close())
 }
 
+// InspectSender returns what is known of a sender, through a client of its own.
+// Like InspectServers it opens no store and writes nothing.
+func InspectSender(ctx context.Context, o Options, senderID string) (SenderState, error) {
+	logDriver(o.Log)
+	o = o.withDefaults()
+	s := &Store{rdb: redis.NewUniversalClient(o.universal(inspectPool)), keys: newKeys(o.Prefix, o.Partitions), o: o}
+	state, err := s.SenderState(ctx, senderID)
+	return state, errors.Join(err, s.rdb.Close())
+}
+
 // inspectPool is enough for one caller.
 const inspectPool = 2
 

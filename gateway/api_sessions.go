@@ -31,7 +31,7 @@ type sessionInput struct {
 		Order       *sessionOrder `json:"order,omitempty" doc:"The order to seal."`
 		SealedOrder string        `json:"sealed_order,omitempty" maxLength:"64" example:"so_00k3v9m2x7c1d5f8g4h6" doc:"Instead of order: the one sealed before, to renew its token."`
 		TTL         *int64        `json:"ttl_seconds,omitempty" minimum:"60" example:"1800" doc:"How long the token is good; missing: the configured default."`
-		Grants      []string      `json:"grants,omitempty" maxItems:"8" doc:"Rights beyond the order: read_all (read, list and follow every payment request of the merchant), act_all (cancel, resend and extend them)."`
+		Grants      []string      `json:"grants,omitempty" maxItems:"8" doc:"Rights beyond the order: read_all (read, list and follow every payment request of the merchant, read its conversations, see its senders), act_all (cancel, resend and extend them, write to customers, take conversations over)."`
 	} `nameHint:"AgentSessionBody"`
 }
 
@@ -131,7 +131,7 @@ func (SealedOrderDocument) TransformSchema(_ huma.Registry, s *huma.Schema) *hum
 type ChannelDocument struct {
 	Channel   conversations.Channel `json:"channel" enum:"whatsapp,sms"`
 	Available bool                  `json:"available"`
-	Reason    string                `json:"reason,omitempty" enum:"no_sender,opted_out" doc:"Why not."`
+	Reason    string                `json:"reason,omitempty" enum:"no_sender,opted_out,sender_unusable,sender_held" doc:"Why not. With available: why another channel is better now. sender_unusable: the company takes no messages, and they fail or go by the other channel; sender_held: they wait."`
 }
 
 type sealedOrderInput struct {
@@ -175,7 +175,8 @@ func (a *api) getSealedOrder(ctx context.Context, in *sealedOrderInput) (*sealed
 	return &sealedOrderOutput{d}, nil
 }
 
-// channels says which channels can be used for a phone number.
+// channels says which channels can be used for a phone number, and which of
+// them stand badly at the moment.
 func (a *api) channels(ctx context.Context, c *call, phone string) ([]ChannelDocument, error) {
 	consent, err := a.store.ConsentOf(ctx, c.merchant.ID, phone)
 	if err != nil {
@@ -192,10 +193,30 @@ func (a *api) channels(ctx context.Context, c *call, phone string) ([]ChannelDoc
 			d.Reason = "opted_out"
 		default:
 			d.Available = true
+			if d.Reason, err = a.senderTrouble(ctx, c.merchant, senders[channel]); err != nil {
+				return nil, err
+			}
 		}
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+// senderTrouble says what keeps a sender's messages from going at once; empty
+// if nothing does.
+func (a *api) senderTrouble(ctx context.Context, m *MerchantConfig, id string) (string, error) {
+	state, err := a.store.SenderState(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(m.Senders, func(s *SenderConfig) bool { return s.ID == id })
+	switch standing, _ := standingOf(m.Senders[i], state, a.store.Now()); {
+	case standing == conversations.StandingUnusable:
+		return "sender_unusable", nil
+	case state.Hold != nil:
+		return "sender_held", nil
+	}
+	return "", nil
 }
 
 type previewInput struct {

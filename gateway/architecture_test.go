@@ -69,8 +69,8 @@ var ownRules = []ownRule{
 		"the simulated world shares no types with us: a wrong field name in an adapter has to show, not to cancel out"},
 	{"simulator/*", []string{"simulator/faults"}, nil,
 		"the simulated companies share no types with us, nor with each other"},
-	{"scripts/*", []string{"conversations"}, nil,
-		"what measures the program may write events to the store, and otherwise meets it from outside, as its callers do"},
+	{"scripts/*", []string{"conversations", "simulator", "simulator/*"}, nil,
+		"what measures the program may write events to the store and play the world around it, and otherwise meets it from outside, as its callers do"},
 }
 
 // libraryRule says which files may import something that is not ours. Tests

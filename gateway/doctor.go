@@ -52,6 +52,11 @@ func (s inspectedServers) Inspect(ctx context.Context) (conversations.Inspection
 	return conversations.InspectServers(ctx, conversations.Options(s))
 }
 
+// SenderState tells what they hold of a sender, in the same way.
+func (s inspectedServers) SenderState(ctx context.Context, senderID string) (conversations.SenderState, error) {
+	return conversations.InspectSender(ctx, conversations.Options(s), senderID)
+}
+
 func doctorCommand(flags *flag.FlagSet) action {
 	load := configFlag(flags)
 	local := flags.Bool("local", false, "ask no messaging company, for a check before each start that must not depend on them")
@@ -68,7 +73,7 @@ func doctorCommand(flags *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), senderExams(cfg, adapter, nil)) {
+		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), senderExams(cfg, adapter, inspectedServers(servers))) {
 			return nil
 		}
 		return errReported

@@ -282,7 +282,7 @@ func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
 	}
 
 	code, out := doctor()
-	wants(code, out, exitOK, `sender acme-wa \(whatsapp at meta, merchant acme\)$`, `warn +public address +http://127`, `ok +access token`, `ok +number `,
+	wants(code, out, exitOK, `ok +messages +not held back$`, `sender acme-wa \(whatsapp at meta, merchant acme\)$`, `warn +public address +http://127`, `ok +access token`, `ok +number `,
 		`ok +template payment_request \(en\)`, `ok +webhook address +Webhooks come to http://127`, `sender acme-sms \(sms at twilio, merchant acme\)$`, `ok +account and auth token`,
 		`ok +address for incoming messages`)
 
@@ -325,6 +325,17 @@ func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
 	code, out = doctor()
 	wants(code, out, exitFailed, `fail +template payment_request \(en\) +Its status is paused`, `ok +template payment_receipt`)
 
+	options, err := s.options()
+	s.must(err)
+	store, err := conversations.Connect(t.Context(), options)
+	s.must(err)
+	at := store.Now()
+	s.must(store.NoteSender(t.Context(), "acme-sms", conversations.Notice{Subject: conversations.NoticeAccount, Standing: conversations.StandingUnusable, Word: "suspended", At: at}))
+	s.must(store.HoldSender(t.Context(), "acme-sms", conversations.Hold{Reason: conversations.FailureAccount, Until: at.Add(time.Hour), Fail: true}))
+	s.must(store.Close())
+	code, out = doctor()
+	wants(code, out, exitFailed, `fail +messages +Messages are not sent until`, `fail +told of account +Of the account the provider says: suspended`, `ok +messages +not held back$`)
+
 	var seen struct {
 		Calls []struct{ Call, Method string }
 	}
@@ -337,4 +348,14 @@ func TestDoctorAsksTheSimulatedCompanies(t *testing.T) {
 	if len(seen.Calls) < 10 {
 		t.Errorf("%d calls: this test does not see them", len(seen.Calls))
 	}
+}
+
+// options are those of a store on the rig's Redis, as its configuration has
+// them.
+func (s *rig) options() (conversations.Options, error) {
+	cfg, err := loadConfig(s.config, s.env)
+	if err != nil {
+		return conversations.Options{}, err
+	}
+	return cfg.Store()
 }

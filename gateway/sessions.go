@@ -18,8 +18,8 @@ type grant string
 
 // The grants.
 const (
-	grantReadAll grant = "read_all" // read, list and follow every payment request of the merchant
-	grantActAll  grant = "act_all"  // cancel, resend and extend every payment request of the merchant
+	grantReadAll grant = "read_all" // read, list and follow every payment request of the merchant, its conversations and its senders
+	grantActAll  grant = "act_all"  // cancel, resend and extend every payment request of the merchant, and speak to its customers
 )
 
 var grants = []grant{grantReadAll, grantActAll}
