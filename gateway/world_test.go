@@ -97,10 +97,10 @@ func TestEveryProviderWorksAgainstSimulate(t *testing.T) {
 	documented := documentedSenders(t)
 	used := map[string]bool{}
 	for name, ids := range map[string][]string{
-		"the demo's":             {"acme-wa", "acme-sms"},
-		"twilio":                 {"acme-twilio-wa", "acme-sms"},
-		"clickatell":             {"acme-clickatell-wa", "acme-clickatell"},
-		"twilio and clickatell":  {"acme-twilio-wa", "acme-clickatell"},
+		"the demo's":                   {"acme-wa", "acme-sms"},
+		"twilio":                       {"acme-twilio-wa", "acme-sms"},
+		"clickatell":                   {"acme-clickatell-wa", "acme-clickatell"},
+		"twilio and clickatell":        {"acme-twilio-wa", "acme-clickatell"},
 		"clickatell by whatsapp alone": {"acme-clickatell-wa as acme-clickatell", "acme-sms"},
 	} {
 		var senders []map[string]string
