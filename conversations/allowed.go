@@ -24,7 +24,7 @@ func Allowed(m Merchant, contact *Contact, r *PaymentRequest, now time.Time) []s
 	p := &paymentTx{tx: &tx{State: State{Merchant: m, Contact: contact}, now: now, contact: contact}, r: r, was: r.Lifecycle}
 	actions := []string{}
 	for _, a := range allowedActions {
-		if a.Action == "resend" && contact != nil && (contact.Consent[r.SendsOn()] == ConsentOptedOut || contact.crowded(r.SendsOn())) {
+		if a.Action == "resend" && contact != nil && contact.mayResend(r) != nil {
 			continue
 		}
 		if slices.ContainsFunc(a.On, func(on Trigger) bool { _, refused := p.edge(on); return refused == nil }) {

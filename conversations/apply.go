@@ -344,7 +344,7 @@ func (r *PaymentRequest) clone() *PaymentRequest {
 	d.Milestones = maps.Clone(r.Milestones)
 	d.Contexts, d.Attempts = slices.Clone(r.Contexts), slices.Clone(r.Attempts)
 	d.Operations, d.Messages = slices.Clone(r.Operations), slices.Clone(r.Messages)
-	d.Refusals = slices.Clone(r.Refusals)
+	d.Refusals, d.Newest = slices.Clone(r.Refusals), maps.Clone(r.Newest)
 	return &d // times and the receipt behind pointers are replaced, never changed
 }
 

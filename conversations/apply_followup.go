@@ -94,7 +94,7 @@ func (t *tx) followUp(m *Message) {
 	case StepTemplate:
 		t.sendInstead(m, m.Channel, func(n *Message) { n.Template = true })
 	case StepResend:
-		t.followUpAt(m, t.now.Add(t.Timings.ResendAfter<<m.Resends))
+		t.followUpAt(m, t.resendAt(m))
 	case StepSMS:
 		if t.Merchant.Fallback.OnFailure {
 			t.fallBack(m)
@@ -123,11 +123,29 @@ func (t *tx) forgetFollowUp(m *Message) {
 	}
 }
 
+// resendAt returns when a message that failed for a while is sent again, or
+// goes by SMS because the merchant's time is up by then.
+func (t *tx) resendAt(m *Message) time.Time {
+	at := t.now.Add(t.Timings.ResendAfter << m.Resends)
+	if by := m.FallBackBy; by != nil && t.now.Before(*by) && at.After(*by) {
+		return *by
+	}
+	return at
+}
+
 // watchDelivery sets the timer of a WhatsApp message that goes by SMS if it has
-// not been delivered in the merchant's time.
+// not been delivered in the merchant's time. That is counted from the first of
+// those that follow each other.
 func (t *tx) watchDelivery(m *Message) {
-	if m.Channel == WhatsApp && m.isNotice() && t.Merchant.Fallback.After > 0 {
-		t.followUpAt(m, t.now.Add(t.Merchant.Fallback.After))
+	if m.Channel != WhatsApp || !m.isNotice() || t.Merchant.Fallback.After <= 0 {
+		return
+	}
+	if m.FallBackBy == nil {
+		by := t.now.Add(t.Merchant.Fallback.After)
+		m.FallBackBy = &by
+	}
+	if t.now.Before(*m.FallBackBy) {
+		t.followUpAt(m, *m.FallBackBy)
 	}
 }
 
@@ -146,6 +164,9 @@ func (t *tx) followUpDue(timer Timer) error {
 	t.forgetFollowUp(m)
 	switch m.Status {
 	case DeliveryFailed:
+		if m.FallBackBy != nil && !t.now.Before(*m.FallBackBy) && t.fallBack(m) {
+			return nil
+		}
 		t.sendInstead(m, m.Channel, func(n *Message) { n.Resends, n.Template = m.Resends+1, m.Template })
 	case DeliveryDelivered, DeliveryRead:
 	default:
@@ -169,22 +190,26 @@ func (t *tx) fallBack(m *Message) bool {
 }
 
 // sendInstead queues a message in place of one that did not arrive, if it is
-// still wanted and the customer allows it. It carries the same link.
+// still wanted, no newer one was sent, and the customer allows it. It carries
+// the same link.
 func (t *tx) sendInstead(m *Message, channel Channel, change func(*Message)) bool {
 	if m.FollowedBy != "" || t.contact.Consent[channel] == ConsentOptedOut || t.contact.crowded(channel) {
 		return false
 	}
 	n := &Message{
 		ID: m.ID + "-f", RequestID: m.RequestID, Channel: channel, Address: m.Address, Purpose: m.Purpose, Parameters: m.Parameters,
-		Text: m.Text, Buttons: m.Buttons, InReplyTo: m.InReplyTo, By: m.By, Follows: m.ID,
+		Text: m.Text, Buttons: m.Buttons, InReplyTo: m.InReplyTo, By: m.By, Follows: m.ID, FallBackBy: m.FallBackBy,
+	}
+	if t.unverified(n) {
+		return false
 	}
 	if m.isNotice() {
 		r := t.request(m.RequestID)
-		if r == nil || !r.wants(m.Purpose) {
+		if r == nil || !r.wants(m.Purpose) || r.Newest[m.Purpose] != "" && r.Newest[m.Purpose] != m.ID {
 			return false
 		}
 		n.ID = nextMessageID(r)
-		r.Messages = append(r.Messages, n.ID)
+		r.addMessage(n)
 		n.Text = t.Merchant.Text(channel, n.Purpose, n.Parameters)
 		kind := "resending"
 		if channel != m.Channel {
@@ -197,29 +222,72 @@ func (t *tx) sendInstead(m *Message, channel Channel, change func(*Message)) boo
 	}
 	m.FollowedBy = n.ID
 	t.queue(n)
+	t.watchDelivery(n)
 	return true
 }
 
-// callOffFollowUp stops what would be sent in place of a message that has
-// arrived after all.
+// callOffFollowUp stops all that would be sent in place of a message that has
+// arrived after all. If SMS was to take over and has not, it does not.
 func (t *tx) callOffFollowUp(m *Message) {
 	t.forgetFollowUp(m)
-	if m.FollowedBy == "" {
-		return
-	}
-	if n := t.message(m.FollowedBy); n != nil && n.Status == DeliveryQueued {
-		t.fail(n, FailureNotNeeded, "")
+	for m.FollowedBy != "" {
+		n := t.message(m.FollowedBy)
+		if n == nil {
+			return
+		}
+		t.forgetFollowUp(n)
+		if n.Status == DeliveryQueued {
+			t.fail(n, FailureNotNeeded, "")
+			if n.Channel != m.Channel {
+				t.stayOn(n)
+			}
+		}
+		m = n
 	}
 }
 
-// needless tells that a message that was queued in place of another need not
-// go out any more.
+// stayOn takes back that what follows goes where a message was to go that is
+// called off.
+func (t *tx) stayOn(n *Message) {
+	if r := t.request(n.RequestID); r != nil && r.FellBackTo == n.Channel {
+		r.FellBackTo = ChannelUnknown
+	}
+}
+
+// needless tells that a notice need not go out any more: what it is about is
+// over, another one went in its place, or the one that it replaces has arrived.
 func (t *tx) needless(m *Message) bool {
-	if m.Follows == "" || m.RequestID == "" || !m.isNotice() {
+	if m.RequestID == "" || !m.isNotice() {
 		return false
 	}
+	if r := t.peek(m.RequestID); m.FollowedBy != "" || r != nil && !r.wants(m.Purpose) {
+		return true
+	}
+	for id := m.Follows; id != ""; {
+		before := t.message(id)
+		if before == nil {
+			return false
+		}
+		if before.Status == DeliveryDelivered || before.Status == DeliveryRead {
+			return true
+		}
+		id = before.Follows
+	}
+	return false
+}
+
+// unverified tells whether a message would show a payment to somebody who may
+// not be the customer any more. A new owner of the number gets its SMS too, so
+// none goes in WhatsApp's place; one that a merchant asked for by SMS does.
+func (t *tx) unverified(m *Message) bool {
+	if t.contact.IdentityChangedAt == nil || m.Purpose == PurposeAgent || m.Purpose == PurposeConsent {
+		return false
+	}
+	if m.Channel == WhatsApp || m.RequestID == "" {
+		return true
+	}
 	r := t.peek(m.RequestID)
-	return r != nil && !r.wants(m.Purpose)
+	return r == nil || r.Channel == WhatsApp
 }
 
 // wants tells whether a message of a purpose still makes sense.
@@ -235,6 +303,15 @@ func (r *PaymentRequest) wants(p Purpose) bool {
 	return true
 }
 
+// addMessage lists a message among those of its request.
+func (r *PaymentRequest) addMessage(m *Message) {
+	r.Messages = append(r.Messages, m.ID)
+	if r.Newest == nil {
+		r.Newest = map[Purpose]string{}
+	}
+	r.Newest[m.Purpose] = m.ID
+}
+
 // SendsOn is the channel of a request's next message: the one that the agent
 // picked, or SMS once WhatsApp has failed.
 func (r *PaymentRequest) SendsOn() Channel {
@@ -242,6 +319,39 @@ func (r *PaymentRequest) SendsOn() Channel {
 		return r.FellBackTo
 	}
 	return r.Channel
+}
+
+// channelFor is the channel of a request's next message to the contact. Who has
+// opted out of the SMS that took over gets it on the picked channel again.
+func (c *Contact) channelFor(r *PaymentRequest) Channel {
+	on := r.SendsOn()
+	if c.Consent[on] == ConsentOptedOut && c.Consent[r.Channel] != ConsentOptedOut {
+		return r.Channel
+	}
+	return on
+}
+
+// maxRequestMessages bounds how many messages about one payment request there
+// are before a resend is refused.
+const maxRequestMessages = 100
+
+// mayResend says why a message about a payment request is not sent once more,
+// or nil.
+func (c *Contact) mayResend(r *PaymentRequest) *Error {
+	on := c.channelFor(r)
+	switch {
+	case c.Consent[on] == ConsentOptedOut:
+		return optedOut(c, on)
+	case c.crowded(on):
+		return messagesWaiting()
+	case len(r.Messages) >= maxRequestMessages:
+		return Refused("too_many_messages", "%d messages about this payment request were sent; speak to the customer another way", len(r.Messages))
+	}
+	return nil
+}
+
+func messagesWaiting() *Error {
+	return Refused("messages_waiting", "many messages to this customer wait to be sent; wait until they are out")
 }
 
 // nextMessageID follows from the request and the number of its messages, so

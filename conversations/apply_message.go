@@ -54,13 +54,13 @@ func (t *tx) sendAbout(r *PaymentRequest, purpose Purpose) {
 	m := &Message{
 		ID:         nextMessageID(r),
 		RequestID:  r.ID,
-		Channel:    r.SendsOn(),
+		Channel:    t.contact.channelFor(r),
 		Address:    t.addressFor(r),
 		Purpose:    purpose,
 		Parameters: t.parameters(r, purpose),
 	}
 	m.Text = t.Merchant.Text(m.Channel, purpose, m.Parameters)
-	r.Messages = append(r.Messages, m.ID)
+	r.addMessage(m)
 	t.queue(m)
 	t.watchDelivery(m)
 }
@@ -310,7 +310,7 @@ func (t *tx) mayNotSend(m *Message) FailureReason {
 		return FailureSenderConfig
 	case t.contact.Consent[m.Channel] == ConsentOptedOut && m.Purpose != PurposeConsent:
 		return FailureOptedOut
-	case m.Channel == WhatsApp && t.contact.IdentityChangedAt != nil && m.Purpose != PurposeAgent && m.Purpose != PurposeConsent:
+	case t.unverified(m):
 		return FailureIdentityChanged // it may be another person: only an agent writes, to find out
 	case m.Channel == WhatsApp && !m.isNotice() && !t.windowOpen(m):
 		return FailureOutsideWindow
@@ -389,7 +389,9 @@ func (t *tx) messageAnswered(e MessageAnswered) error {
 		m.Reason, m.ErrorCode = reason, code // shown while it waits
 	case e.Failed:
 		t.heedRefusal(m, e.Reason)
-		t.fail(m, e.Reason, e.ErrorCode)
+		if m.EntryID == e.EntryID { // else it was taken for lost, and another try knows more
+			t.fail(m, e.Reason, e.ErrorCode)
+		}
 	default:
 		t.learn(canonicalAddresses(e.Sent.Addresses))
 		t.remember(m, e.Sent.ProviderID)
@@ -454,7 +456,7 @@ func (t *tx) statusReported(e StatusReported) error {
 	t.learn(canonicalAddresses(e.Inbound.Addresses))
 	t.remember(m, e.Inbound.ProviderID)
 	m.Cost = m.Cost.with(e.Inbound.Cost)
-	at := e.Inbound.At.UTC()
+	at := t.notAhead(e.Inbound.At)
 	switch e.Inbound.Status {
 	case DeliveryFailed:
 		t.heedRefusal(m, e.Inbound.Reason)
@@ -488,7 +490,7 @@ func (t *tx) messageDue(timer Timer) error {
 			return ErrNothing
 		}
 		m.EchoBy = nil
-		if m.Lost >= maxBlindTries {
+		if m.Lost >= maxBlindTries || m.Purpose == PurposeConsent { // who has opted out gets one confirmation at most
 			t.fail(m, FailureUnknown, "")
 			return nil
 		}
@@ -521,13 +523,15 @@ func (t *tx) messageReceived(e MessageReceived) error {
 	if t.contact.InboundIDs == nil {
 		t.contact.InboundIDs = map[string]string{}
 	}
-	if at := in.At.UTC(); !at.Before(t.contact.InboundAt[in.SenderID]) {
+	at := t.notAhead(in.At)
+	wrote := in.Kind != InboundIdentity && in.Kind != InboundConsent // a notice opens no window
+	if wrote && !at.Before(t.contact.InboundAt[in.SenderID]) {
 		t.contact.InboundAt[in.SenderID] = at
 		t.contact.InboundIDs[in.SenderID] = in.ProviderID
 	}
 	m := &Message{
 		ID: e.MessageID, ContactID: t.contact.ID, Inbound: true, Channel: channel, SenderID: in.SenderID,
-		Kind: string(in.Kind), Text: in.Text, At: in.At.UTC(), ProviderID: in.ProviderID,
+		Kind: string(in.Kind), Text: in.Text, At: at, ProviderID: in.ProviderID,
 	}
 	if len(addresses) > 0 {
 		m.Address = addresses[0]
@@ -546,6 +550,15 @@ func (t *tx) messageReceived(e MessageReceived) error {
 	}
 	t.answer(m, in)
 	return nil
+}
+
+// notAhead returns a provider's time, or ours if its clock runs ahead or it told
+// none: a window must not stay open for longer, nor a message stay the newest.
+func (t *tx) notAhead(at time.Time) time.Time {
+	if at.IsZero() || at.After(t.now) {
+		return t.now
+	}
+	return at.UTC()
 }
 
 // channelOf returns the channel of one of the merchant's senders.
@@ -575,14 +588,9 @@ func (t *tx) resent(e Resent) error {
 	if e.Purpose == PurposeReceipt || e.Purpose == "" && slices.Contains(withReceipt, r.Lifecycle) {
 		on = ReceiptAskedAgain
 	}
-	if t.contact.Consent[r.SendsOn()] == ConsentOptedOut {
+	if no := t.contact.mayResend(r); no != nil {
 		t.effects.RequestID = r.ID
-		t.refuse(r, on, optedOut(t.contact, r.SendsOn()))
-		return nil
-	}
-	if t.contact.crowded(r.SendsOn()) {
-		t.effects.RequestID = r.ID
-		t.refuse(r, on, Refused("messages_waiting", "many messages to this customer wait to be sent; wait until they are out"))
+		t.refuse(r, on, no)
 		return nil
 	}
 	return t.onRequest(r.ID, on, nil)
@@ -594,13 +602,17 @@ func (t *tx) agentWrote(e AgentWrote) error {
 		t.effects.Refused = optedOut(t.contact, e.Channel)
 		return nil
 	}
+	if e.Channel == WhatsApp && !t.now.Before(t.contact.InboundAt[t.Merchant.Senders[WhatsApp]].Add(serviceWindow)) {
+		t.effects.Refused = Refused("outside_window", "WhatsApp allows free text only within 24 hours of the customer's last message; use SMS, or wait until the customer writes")
+		return nil
+	}
 	to := t.replyAddress(e.Channel)
 	if to.Value == "" {
 		t.effects.Refused = Refused("no_address", "the customer has no address on %s", e.Channel)
 		return nil
 	}
 	if t.contact.crowded(e.Channel) {
-		t.effects.Refused = Refused("messages_waiting", "many messages to this customer wait to be sent; wait until they are out")
+		t.effects.Refused = messagesWaiting()
 		return nil
 	}
 	t.contact.Mode, t.contact.Agent = t.nextMode("AgentWrote"), e.Agent

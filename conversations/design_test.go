@@ -679,6 +679,7 @@ func TestConsentIsPerChannel(t *testing.T) {
 	s.says(SMS, "pay")
 	s.do(AgentWrote{MessageID: "m_0a", Channel: SMS, Text: "x"})
 	s.wantRefused("opted_out")
+	s.says(WhatsApp, "hello")
 	s.do(AgentWrote{MessageID: "m_0b", Channel: WhatsApp, Text: "x"})
 	s.wantAllowed()
 	if lane := s.state.Contact.Lanes[SMS]; len(lane.Waiting) != 0 {

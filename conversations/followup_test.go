@@ -371,6 +371,8 @@ func TestIdentityChanged(t *testing.T) {
 	t.Parallel()
 	s := createdStory(t)
 	s.taken(s.newest().ID)
+	s.says(WhatsApp, "cancel") // no opt-out word there; the bot's answer goes out
+	s.taken(s.head(WhatsApp))
 	s.entry++
 	s.do(MessageReceived{MessageID: "m_0id", MerchantID: "acme", ContactID: theContact, Inbound: Inbound{
 		Kind: InboundIdentity, SenderID: "acme-wa", ProviderID: "id1", At: s.now, Addresses: []Address{{AddressPhone, "+27821234567"}},

@@ -82,7 +82,8 @@ const (
 	FailureNotNeeded       FailureReason = "not_needed"     // called off by us, such as when the customer got it after all
 )
 
-// FailureReasons lists the closed set with the sentence that an agent reads.
+// FailureReasons lists the closed set with the sentence that an agent reads. It
+// says what happened; Message.ReasonText adds what we do about it.
 var FailureReasons = map[FailureReason]string{
 	FailureUnknown:         "The provider refused the message for a reason we do not know.",
 	FailureNotOnChannel:    "This number cannot be reached on WhatsApp; SMS may work.",
@@ -91,7 +92,7 @@ var FailureReasons = map[FailureReason]string{
 	FailureOptedOut:        "The customer has opted out on this channel.",
 	FailureBlocked:         "The customer or the carrier blocks our messages on this channel.",
 	FailurePolicyLimit:     "The provider's policy holds this message back. Try the other channel.",
-	FailureRate:            "Too many messages at once; we try again by ourselves.",
+	FailureRate:            "Too many messages were sent at once.",
 	FailureInvalidNumber:   "This phone number is not valid for the channel. Ask the customer for another.",
 	FailureUnreachable:     "The phone could not be reached: it may be off or without signal.",
 	FailureContentFiltered: "The carrier or provider filtered the message because of its content.",
@@ -99,7 +100,7 @@ var FailureReasons = map[FailureReason]string{
 	FailureAuth:            "The provider refused our credentials. Ask your administrator.",
 	FailureAccount:         "The provider restricted our account. Ask your administrator.",
 	FailureIdentityChanged: "The customer's WhatsApp identity changed. Verify who they are before you send again.",
-	FailureProviderError:   "The provider had a fault; we try again by ourselves, a few times.",
+	FailureProviderError:   "The provider had a fault.",
 	FailureNotNeeded:       "It was called off: it is no longer needed.",
 }
 
@@ -155,10 +156,30 @@ type Message struct {
 	FollowedBy string     `json:"followed_by,omitempty"`
 	Resends    int        `json:"resends,omitempty"`
 	FollowUpAt *time.Time `json:"follow_up_at,omitempty"` // when it is sent again, or by SMS if it has not arrived
+	// FallBackBy is when SMS takes over if WhatsApp has not delivered by then,
+	// however often it was sent again.
+	FallBackBy *time.Time `json:"fall_back_by,omitempty"`
 	// DoubtSince is when an earlier try's outcome was lost: that try may have
 	// reached the customer.
 	DoubtSince *time.Time `json:"doubt_since,omitempty"`
 	Lost       int        `json:"lost,omitempty"` // sends whose outcome was lost
+}
+
+// ReasonText returns why a message has not gone out, in a sentence for the
+// agent, and what we do about it by ourselves; "" if there is no reason.
+func (m *Message) ReasonText() string {
+	said := FailureReasons[m.Reason]
+	switch {
+	case said == "":
+		return ""
+	case m.Status == DeliveryQueued:
+		return said + " We try again by ourselves."
+	case m.FollowedBy != "":
+		return said + " Another message was sent in its place."
+	case m.FollowUpAt != nil:
+		return said + " We send it again by ourselves."
+	}
+	return said
 }
 
 // Button is an answer that a customer can press instead of writing it. ID

@@ -114,6 +114,9 @@ type PaymentRequest struct {
 	Attempts      []Attempt               `json:"attempts,omitempty"`
 	Operations    []Operation             `json:"operations,omitempty"`
 	Messages      []string                `json:"messages,omitempty"` // ids of its outbound messages, oldest first
+	// Newest is the newest message of each purpose: only that one is followed
+	// by another if it does not arrive.
+	Newest map[Purpose]string `json:"newest,omitempty"`
 	// FellBackTo is the channel of its messages once the picked one has failed.
 	FellBackTo Channel   `json:"fell_back_to,omitempty"`
 	Refusals   []Refusal `json:"refusals,omitempty"` // what was refused, once a kind

@@ -325,7 +325,9 @@ var messageEdges = []MessageEdge{
 	{From: []DeliveryStatus{DeliveryQueued}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus, CallOff}},
 	{From: []DeliveryStatus{DeliveryQueued}, On: ReadBy, To: DeliveryRead, Do: []Effect{ForgetTimer, CloseEntry, ShowStatus, CallOff}},
 
-	{From: []DeliveryStatus{DeliveryAccepted, DeliveryFailed}, On: SentOut, To: DeliverySent, Do: []Effect{ShowStatus}},
+	// That it was sent says no more of a message that has failed: reports come
+	// in any order.
+	{From: []DeliveryStatus{DeliveryAccepted}, On: SentOut, To: DeliverySent, Do: []Effect{ShowStatus}},
 	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent, DeliveryFailed}, On: DeliveredTo, To: DeliveryDelivered, Do: []Effect{ShowStatus, CallOff}},
 	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent, DeliveryDelivered, DeliveryFailed}, On: ReadBy, To: DeliveryRead, Do: []Effect{ShowStatus, CallOff}},
 	{From: []DeliveryStatus{DeliveryAccepted, DeliverySent}, On: SendFailed, To: DeliveryFailed, Do: []Effect{ShowFailure, FollowUp}},

@@ -310,7 +310,7 @@ func TestModeTable(t *testing.T) {
 			case "HandedBack":
 				s.do(HandedBack{Agent: "zoe"})
 			case "AgentWrote":
-				s.do(AgentWrote{MessageID: "m_0agent", Channel: WhatsApp, Text: "hi", Agent: "zoe"})
+				s.do(AgentWrote{MessageID: "m_0agent", Channel: SMS, Text: "hi", Agent: "zoe"})
 			}
 			if got := s.state.Contact.Mode; got != rows[0].To {
 				t.Errorf("%s on %s leads to %s, the table says %s", m, on, got, rows[0].To)

@@ -43,9 +43,6 @@ func (s *Store) Write(ctx context.Context, contactID string, w Written, once Onc
 	if w.Text, err = writable(w.Channel, w.Text); err != nil {
 		return nil, err
 	}
-	if w.Channel == WhatsApp && !s.Now().Before(contact.InboundAt[merchant.Senders[WhatsApp]].Add(serviceWindow)) {
-		return nil, Refused("outside_window", "WhatsApp allows free text only within 24 hours of the customer's last message; use SMS, or wait until the customer writes")
-	}
 	id := randomID(messagePrefix, p)
 	if once.Key != "" {
 		id = derivedID(messagePrefix, p, contactID, once.Key)
@@ -87,9 +84,12 @@ func (c *Contact) lastChannel(m Merchant) Channel {
 // writable returns a text in the form in which it is sent, or says what is
 // wrong with it.
 func writable(channel Channel, text string) (string, error) {
-	text = strings.TrimSpace(text)
+	text = strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n"))
+	if channel == SMS {
+		text = SMSText(text)
+	}
 	switch {
-	case text == "":
+	case !strings.ContainsFunc(text, visible):
 		return "", Invalid("text", "it is empty; write what the customer shall read")
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }):
 		return "", Invalid("text", "it holds control characters; line breaks are allowed")
@@ -102,3 +102,6 @@ func writable(channel Channel, text string) (string, error) {
 	}
 	return text, nil
 }
+
+// visible tells whether a customer sees anything of a character.
+func visible(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) }

@@ -136,7 +136,7 @@ func conversationDocument(m *MerchantConfig, c *conversations.Contact) *Conversa
 func transcriptMessage(m *conversations.Message) TranscriptMessage {
 	d := TranscriptMessage{
 		ID: m.ID, Direction: "outbound", Channel: m.Channel, At: m.At, Text: m.Text, Kind: m.Kind, Purpose: m.Purpose, Agent: m.By, PaymentRequest: m.RequestID,
-		Status: m.Status, Reason: m.Reason, ReasonText: conversations.FailureReasons[m.Reason], Follows: m.Follows, Template: m.Template,
+		Status: m.Status, Reason: m.Reason, ReasonText: m.ReasonText(), Follows: m.Follows, Template: m.Template,
 	}
 	if m.Inbound {
 		d.Direction = "inbound"
