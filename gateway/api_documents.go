@@ -242,7 +242,7 @@ func messageDocument(m *conversations.Message) MessageDocument {
 		return nil
 	}
 	return MessageDocument{
-		ID: m.ID, Purpose: m.Purpose, Channel: m.Channel, Status: m.Status, Reason: m.Reason, ReasonText: conversations.FailureReasons[m.Reason],
+		ID: m.ID, Purpose: m.Purpose, Channel: m.Channel, Status: m.Status, Reason: m.Reason, ReasonText: m.ReasonText(),
 		Follows: m.Follows, QueuedAt: m.At, SentAt: at(conversations.DeliverySent), DeliveredAt: at(conversations.DeliveryDelivered), ReadAt: at(conversations.DeliveryRead),
 	}
 }
