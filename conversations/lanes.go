@@ -37,23 +37,23 @@ type workLane struct {
 }
 
 // workLanes hand entries to workers: in each lane in the order of arrival, a
-// bounded number at once. Messages beyond the first of each lane share a pool
-// of workers; other work does not wait for it.
+// bounded number at once. Lanes share no workers: some that all hang would
+// otherwise leave the rest none.
 type workLanes struct {
 	mu      sync.Mutex
 	lanes   map[laneKey]*workLane
-	pool    int // workers of messages that are free
-	each    int // most workers of a lane
+	senders int // most workers of a lane of messages
+	others  int // most workers of a lane of other work
 	length  int // most entries that wait in one
 	closed  bool
 	work    func(taken)
 	running sync.WaitGroup
 }
 
-func (l *workLanes) start(pool, each, length int, work func(taken)) {
+func (l *workLanes) start(senders, others, length int, work func(taken)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lanes, l.pool, l.each, l.length, l.work = map[laneKey]*workLane{}, pool, each, length, work
+	l.lanes, l.senders, l.others, l.length, l.work = map[laneKey]*workLane{}, senders, others, length, work
 }
 
 // put adds an entry to its lane, or says by how many entries there are too
@@ -80,24 +80,21 @@ func (l *workLanes) put(t taken) (fits bool, overflow int) {
 // grow begins a further worker of a lane if there is work and room for one. The
 // caller holds the lock.
 func (l *workLanes) grow(key laneKey, lane *workLane) {
-	if l.closed || len(lane.waiting) == 0 || lane.working >= l.each {
+	most := l.others
+	if key.messages {
+		most = l.senders
+	}
+	if l.closed || len(lane.waiting) == 0 || lane.working >= max(most, 1) {
 		return
 	}
-	pooled := key.messages && lane.working > 0
-	if pooled {
-		if l.pool == 0 {
-			return
-		}
-		l.pool--
-	}
 	lane.working++
-	l.running.Go(func() { l.run(key, lane, pooled) })
+	l.running.Go(func() { l.run(key, lane) })
 }
 
 // run works a lane until nothing waits in it.
-func (l *workLanes) run(key laneKey, lane *workLane, pooled bool) {
+func (l *workLanes) run(key laneKey, lane *workLane) {
 	for {
-		t, ok := l.next(key, lane, pooled)
+		t, ok := l.next(key, lane)
 		if !ok {
 			return
 		}
@@ -106,7 +103,7 @@ func (l *workLanes) run(key laneKey, lane *workLane, pooled bool) {
 }
 
 // next takes the entry that has waited longest, or ends the worker.
-func (l *workLanes) next(key laneKey, lane *workLane, pooled bool) (taken, bool) {
+func (l *workLanes) next(key laneKey, lane *workLane) (taken, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(lane.waiting) > 0 && !l.closed {
@@ -119,12 +116,6 @@ func (l *workLanes) next(key laneKey, lane *workLane, pooled bool) (taken, bool)
 	lane.working--
 	if lane.working == 0 {
 		delete(l.lanes, key)
-	}
-	if pooled {
-		l.pool++
-		for k, other := range l.lanes { // in no order, so that none is always the first
-			l.grow(k, other)
-		}
 	}
 	return taken{}, false
 }

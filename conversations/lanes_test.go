@@ -108,8 +108,7 @@ func runTimers(t *testing.T, s *Store) {
 }
 
 // TestSlowSenderStarvesNobody: while one sender hangs with more messages than
-// its lane holds, the other sender's go out, and other work is done, with a
-// single worker in the pool. What did not fit comes back, and is sent once.
+// its lane holds, the other sender's go out, and other work is done. What did not fit comes back, and is sent once.
 func TestSlowSenderStarvesNobody(t *testing.T) {
 	t.Parallel()
 	for name, options := range backends {
@@ -129,7 +128,7 @@ func TestSlowSenderStarvesNobody(t *testing.T) {
 			full := 0
 			reader := &OutboxReader{}
 			reading(t, s, "a", time.Hour, w, func(o *OutboxReader) {
-				o.Workers, o.LaneWorkers, o.LaneLength, o.PutOff = 1, 2, 3, 50*time.Millisecond
+				o.Workers, o.SenderWorkers, o.LaneLength, o.PutOff = 1, 2, 3, 50*time.Millisecond
 				o.Full = func(e OutboxEntry) {
 					mu.Lock()
 					defer mu.Unlock()
@@ -185,7 +184,7 @@ func TestWaitingEntriesAreGivenBack(t *testing.T) {
 			w := newBusy(s, "acme-wa")
 			reader := &OutboxReader{}
 			stop := reading(t, s, "ends", time.Hour, w, func(o *OutboxReader) {
-				o.LaneWorkers = 2
+				o.SenderWorkers = 2
 				reader = o
 			})
 			awaitFor(t, "all are in the lane", func() bool {
@@ -222,22 +221,21 @@ func TestWaitingEntriesAreGivenBack(t *testing.T) {
 	}
 }
 
-// TestLanes: the workers of a lane and of all together are bounded; every lane
-// may have one, whoever else is busy.
+// TestLanes: the workers of a lane and what waits in it are bounded, and no lane
+// takes another's.
 func TestLanes(t *testing.T) {
 	t.Parallel()
 	const length = 3
 	var l workLanes
 	begun, end := make(chan struct{}, 100), make(chan struct{})
-	l.start(2, 2, length, func(taken) { begun <- struct{}{}; <-end })
+	l.start(2, 1, length, func(taken) { begun <- struct{}{}; <-end })
 	waiting := 0
 	for _, lane := range []struct {
 		kind    OutboxKind
 		id      string
 		workers int
 	}{
-		{OutboxMessage, "a", 2}, {OutboxMessage, "b", 2}, {OutboxMessage, "c", 1}, {OutboxMessage, "d", 1}, // the pool holds two
-		{OutboxInquiry, "a", 2}, {OutboxOperation, "b", 2}, // other work asks no pool
+		{OutboxMessage, "a", 2}, {OutboxMessage, "b", 2}, {OutboxMessage, "c", 2}, {OutboxInquiry, "a", 1}, {OutboxOperation, "b", 1},
 	} {
 		put := func() bool {
 			fits, _ := l.put(taken{entry: OutboxEntry{Kind: lane.kind, SenderID: lane.id, MerchantID: lane.id}})
@@ -274,8 +272,8 @@ func TestLanes(t *testing.T) {
 		<-begun
 	}
 	l.running.Wait()
-	if depths := l.depths(); len(depths) != 0 || l.pool != 2 {
-		t.Errorf("left over: %v, %d in the pool", depths, l.pool)
+	if depths := l.depths(); len(depths) != 0 {
+		t.Errorf("left over: %v", depths)
 	}
 }
 

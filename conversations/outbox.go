@@ -42,12 +42,10 @@ type OutboxReader struct {
 	Store    *Store
 	Worker   Worker
 	Consumer string // a stable name of this process
-	// Workers bounds how many messages are worked at once, beyond the one that
-	// every lane may always have out.
-	Workers int
-	// LaneWorkers bounds how many entries of one lane are worked at once;
-	// default Workers.
-	LaneWorkers int
+	// SenderWorkers bounds how many messages of one sender are worked at once,
+	// Workers how much other work of one merchant. Default of the first: the
+	// second.
+	SenderWorkers, Workers int
 	// LaneLength bounds how many entries wait in one lane; default 256. What
 	// does not fit goes back for PutOff at least, default two seconds: the
 	// longer, the more there is of it.
@@ -102,14 +100,14 @@ func (o *OutboxReader) prepare() {
 	if o.LaneLength == 0 {
 		o.LaneLength = defaultLength
 	}
-	if o.LaneWorkers == 0 {
-		o.LaneWorkers = o.Workers
+	if o.SenderWorkers == 0 {
+		o.SenderWorkers = o.Workers
 	}
 	if o.PutOff == 0 {
 		o.PutOff = defaultPutOff
 	}
 	o.back = make(chan struct{}, putOffAtOnce)
-	o.lanes.start(o.Workers, o.LaneWorkers, o.LaneLength, o.work)
+	o.lanes.start(o.SenderWorkers, o.Workers, o.LaneLength, o.work)
 }
 
 // WorkLanes returns what waits and what is worked in this process.

@@ -193,7 +193,7 @@ func (a *App) buildWorkers(senders map[string]*liveSender, paid map[string]platf
 	c, metrics := a.config.Dispatcher, newDispatchMetrics(a.registry)
 	dispatch := newDispatcher(a.store, senders, paid, c, metrics, a.log)
 	outbox := &conversations.OutboxReader{
-		Store: a.store, Worker: dispatch, Consumer: consumerName(), Workers: c.Workers, LaneWorkers: min(c.SenderConcurrency, c.Workers),
+		Store: a.store, Worker: dispatch, Consumer: consumerName(), Workers: c.Workers, SenderWorkers: c.SenderConcurrency,
 		ClaimIdle: c.ClaimIdle, MaxDeliveries: 20, Log: a.log,
 		Dead: func(conversations.OutboxEntry) { metrics.dead.Inc() }, Full: dispatch.full,
 	}

@@ -147,7 +147,7 @@ func (b *dispatchBench) start(name string, change ...func(*dispatcher)) *dispatc
 		c(d)
 	}
 	reader := &conversations.OutboxReader{
-		Store: store, Worker: d, Consumer: name, Workers: b.config.Workers, LaneWorkers: b.config.SenderConcurrency, ClaimIdle: b.config.ClaimIdle, Log: log, Full: d.full,
+		Store: store, Worker: d, Consumer: name, Workers: b.config.Workers, SenderWorkers: b.config.SenderConcurrency, ClaimIdle: b.config.ClaimIdle, Log: log, Full: d.full,
 	}
 	timers := &conversations.TimerRunner{Store: store, Every: 10 * time.Millisecond, Log: log}
 	ctx, cancel := context.WithCancel(context.Background())
