@@ -3,11 +3,14 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp/kb"
+
+	"paythread/simulator"
 )
 
 // TestStoriesInTheBrowser plays the main job by what people see: one browser
@@ -29,6 +32,7 @@ func TestStoriesInTheBrowser(t *testing.T) {
 		"late payment":         {tell: (*drama).latePayment, stage: lateStage},
 		"by keyboard alone":    {tell: (*drama).byKeyboardAlone},
 		"wrong number":         {tell: (*drama).wrongNumber},
+		"not on whatsapp":      {tell: (*drama).notOnWhatsApp, stage: stageOptions{Pace: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -256,6 +260,41 @@ func (d *drama) wrongNumber() {
 	d.agent.types("Phone number", phoneTyped)
 	d.agent.presses("Send request for")
 	d.agent.seesStatus("Payment requested")
+}
+
+// notOnWhatsApp has the agent pick WhatsApp for a number that is not there: the
+// agent watches SMS take over, and the customer pays from there.
+func (d *drama) notOnWhatsApp() {
+	s := newTale(d.t, d.stage)
+	s.customerLeavesWhatsApp(nil)
+	d.agentSends("WhatsApp")
+	d.agent.sees("Sending by SMS instead")
+	d.agent.sees("This number cannot be reached on WhatsApp")
+	d.agent.picture("oms-falls-back")
+	d.agent.sees("SMS: delivered")
+	d.agent.sees("WhatsApp: not delivered")
+	d.agent.sees("by SMS instead of WhatsApp")
+	d.agent.seesStatus("Payment requested")
+	d.agent.picture("oms-fell-back")
+	d.customerTakesThePhone("Messages")
+	page := d.opens(d.public + "/p/")
+	page.presses("Continue to payment")
+	d.entersCard(page, goodCard)
+	page.sees("Payment received")
+	d.agent.sees("R 1,723.85 received.")
+	d.agent.seesStatus("Paid")
+	d.customer.returns()
+	d.customer.presses(d.public + "/r/")
+	receipt := d.customer.follows(d.public + "/receipts/")
+	receipt.sees("Receipt number")
+	receipt.presses("Save or print")
+	d.agent.presses("All events")
+	d.agent.sees("the message goes by SMS, with the same link.")
+	d.agent.sees("The customer has looked at the receipt.")
+	d.agent.picture("oms-fell-back-paid")
+	if got := s.outside.Phones.Messages(demoCustomer); slices.ContainsFunc(got, func(m simulator.Message) bool { return m.Channel == simulator.WhatsApp }) {
+		d.t.Error("a number that is not on WhatsApp received a message there")
+	}
 }
 
 // byKeyboardAlone tells the whole story without a pointer.
