@@ -44,7 +44,7 @@ func TestPanelShowsSMSTakingOver(t *testing.T) {
 	b.await(`$('[data-step=sent] .tries').children.length === 2`)
 	for name, expression := range map[string]string{
 		"says what happens":         `$('#state-title').textContent === 'Sending by SMS instead'`,
-		"and why":                   `$('#state-text').textContent.includes('cannot be reached on WhatsApp') && $('#state-text').textContent.includes('same link')`,
+		"and why":                   `$('[data-message=whatsapp]').textContent.includes('cannot be reached on WhatsApp') && $('#state-text').textContent.includes('same link')`,
 		"to whom, how":              `$('#who').textContent.endsWith('by SMS instead of WhatsApp')`,
 		"the first message":         `$('[data-message=whatsapp]').textContent.includes('WhatsApp: not delivered') && $('[data-message=whatsapp]').dataset.tone === 'bad'`,
 		"with its time":             `$('[data-message=whatsapp] time') !== null`,
@@ -65,6 +65,8 @@ func TestPanelShowsSMSTakingOver(t *testing.T) {
 	b.await(`$('#state').dataset.key === 'sent' && $('[data-message=sms]').dataset.state === 'sent'`)
 	g.milestone("delivered", "The message is on the phone.", sms("delivered"))
 	b.await(`$('#state').dataset.key === 'delivered' && $('[data-message=sms]').dataset.tone === 'good' && $('#other-channel').hidden`)
+	// Nobody waits for an SMS to be reported as read.
+	b.await(`$('[data-step=read]').dataset.state === 'silent' && $('[data-step=opened]').dataset.state === 'current'`)
 
 	// Opened again later, it tells the same.
 	again := g.openPanel(t, g.token("so_1"), 390, 844)
@@ -137,6 +139,20 @@ func TestPanelTellsFurtherMessagesApart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A message that waits, because its sender is held or a failure may pass, says
+// why and that nobody needs to do anything.
+func TestPanelSaysWhyAMessageWaits(t *testing.T) {
+	t.Parallel()
+	g := newFakeGateway(t)
+	b := g.openPanel(t, g.token(g.seal()), 390, 844)
+	b.await(`$('#preview .bubble')`)
+	b.click("#send")
+	b.await(`heard.length === 1 && $('#state-text').textContent.includes('on its way to the provider')`)
+	waiting := message(1, "payment", "whatsapp", "queued", object{"reason": "rate", "reason_text": "Too many messages for now. We try again by ourselves."})
+	g.happen("message_updated", "There is news of a message.", object{"messages": []object{waiting}}, nil)
+	b.await(`$('#state').dataset.key === 'queued' && $('#state').dataset.tone === 'info' && $('#state-text').textContent.includes('We try again by ourselves.')`)
 }
 
 // A receipt that falls back is told under its own step.

@@ -109,6 +109,20 @@ func TestScreenshots(t *testing.T) {
 		b.await(`$('#state').dataset.lifecycle === 'paid' && $('[data-step=receipt_sent]').dataset.state === 'done' && document.getElementById('page').dataset.confirmed === 'paid'`)
 		take("panel-paid")
 
+		warned := newFakeGateway(t)
+		warned.set(func() {
+			warned.channels = []object{{"channel": "whatsapp", "available": true, "reason": "sender_unusable"}, {"channel": "sms", "available": true}}
+			warned.sms["encoding"], warned.sms["units"], warned.sms["segments"], warned.sms["cost_units"] = "ucs2", 104, 2, 2
+			warned.sms["outside_gsm7"] = []string{"ł", "ş", "U+202E"}
+		})
+		w := newTab(t, newShop(t, warned).URL+"/oms/", size.width, size.height)
+		w.run("open an order", chromedp.Click(chromedp.CSS(".list tbody a")), chromedp.WaitVisible(chromedp.CSS("#chat-to-pay")), chromedp.Click(chromedp.CSS("#chat-to-pay")))
+		w.await(`$('#preview').dataset.channel === 'sms'`)
+		w.run("scroll to the choice", chromedp.Evaluate[chromedp.Void](inPanel("#channel")+".scrollIntoView()"))
+		w.picture(fmt.Sprintf("panel-warned-%d", size.width))
+		w.run("scroll to the cost", chromedp.Evaluate[chromedp.Void]("document.getElementById('drawer-body').scrollTo(0, 9999)"))
+		w.picture(fmt.Sprintf("panel-cost-%d", size.width))
+
 		failing := newFakeGateway(t)
 		p := failing.openPanel(t, failing.token(failing.seal()), 390, 844)
 		p.run("dark", chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
@@ -122,5 +136,8 @@ func TestScreenshots(t *testing.T) {
 		failing.failMessage()
 		p.await(`$('#state').dataset.key === 'undelivered'`)
 		p.picture("panel-dark-failed")
+		failing.fallBack("payment")
+		p.await(`$('#state').dataset.key === 'fell_back'`)
+		p.picture("panel-dark-fell-back")
 	}
 }

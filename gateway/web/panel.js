@@ -786,7 +786,8 @@ class PaythreadPanel extends HTMLElement {
     const [title, text] = t.states[key] || [request.lifecycle, ''];
     const attempt = request.attempts.at(-1), failed = failedMessage(request);
     const said = key === 'undelivered' ? failed.reason_text || t.failedMessage
-      : key === 'fell_back' ? [replaced(request)?.reason_text || t.notYet, text].join(' ')
+      : key === 'fell_back' && !replaced(request) ? t.notYet
+      : key === 'queued' ? newestMessages(request).at(-1)?.reason_text || text
       : ['declined', 'retry'].includes(key) ? [attempt?.text, t.states[key][1]].filter(Boolean).join(' ')
       : key === 'paid' ? t.received(this.#money(isZero(request.totals?.captured) ? request.total : request.totals.captured)) : text;
     ui.state.dataset.tone = tone;
@@ -812,9 +813,11 @@ class PaythreadPanel extends HTMLElement {
     const failed = failedMessage(request);
     const failedAt = failed ? STEPS.indexOf(failed.purpose === 'receipt' ? (milestones.receipt_sent ? 'receipt_delivered' : 'receipt_sent') : milestones.sent ? 'delivered' : 'sent') : -1;
     const live = !ENDS.includes(request.lifecycle);
+    // An SMS is never reported as read: nobody waits for it.
+    const unread = STEPS.indexOf('read'), next = last + 1 === unread && (request.fell_back_to || request.channel) === 'sms' ? unread + 1 : last + 1;
     const rows = STEPS.map((step, i) => {
       const at = milestones[step];
-      let state = at ? 'done' : i === failedAt ? 'failed' : i <= last ? 'silent' : i === last + 1 && live && failedAt < 0 ? 'current' : 'todo';
+      let state = at ? 'done' : i === failedAt ? 'failed' : i < next ? 'silent' : i === next && live && failedAt < 0 ? 'current' : 'todo';
       let name = t.steps[step];
       if (step === 'paid' && request.lifecycle === 'authorized') name = t.authorizedStep;
       if (step === 'paid' && !at && request.lifecycle === 'in_review') name = t.reviewStep;
@@ -855,7 +858,7 @@ class PaythreadPanel extends HTMLElement {
     const at = failed ? this.#events.findLast((e) => e.message?.id === m.id && e.type === 'message_failed')?.time : m.read_at || m.delivered_at || m.sent_at || m.queued_at;
     const tone = needless ? '' : failed ? 'bad' : ['delivered', 'read'].includes(m.status) ? 'good' : '';
     return this.#try({ 'data-message': m.channel, 'data-tone': tone, 'data-state': m.status }, t.channels[m.channel] || m.channel,
-      needless ? t.needless : t.messageStates[m.status] || m.status, at, failed && !needless && m.reason_text);
+      needless ? t.needless : t.messageStates[m.status] || m.status, at, !needless && m.reason_text);
   }
 
   #try(props, name, state, at, ...lines) {

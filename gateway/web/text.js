@@ -67,7 +67,7 @@ const TEXT = {
     states: {
       queued: ['Sending the message', 'It is on its way to the provider.'],
       undelivered: ['Message not delivered', ''],
-      fell_back: ['Sending by SMS instead', 'The same link goes by SMS.'],
+      fell_back: ['Sending by SMS instead', 'WhatsApp did not reach the customer. The same link goes by SMS.'],
       resending: ['Sending it again', 'The message did not arrive.'],
       sent: ['Message sent', 'Waiting for the phone to receive it.'],
       delivered: ['Message delivered', 'Waiting for the customer to open the link.'],
@@ -112,7 +112,7 @@ const TEXT = {
       queued: 'waiting to go', sending: 'being sent', accepted: 'with the provider', sent: 'sent', delivered: 'delivered', read: 'read', failed: 'not delivered',
     },
     needless: 'called off, the other arrived',
-    notYet: 'WhatsApp has not delivered it so far.',
+    notYet: 'WhatsApp has not delivered it so far. The same link goes by SMS, too.',
     receiptMessage: 'Receipt message',
     failedMessage: 'The message was not delivered.',
     other: (channel) => `Send by ${channel} instead`,
