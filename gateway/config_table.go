@@ -170,7 +170,7 @@ func (c *EventsConfig) field() field {
 
 func (c *DispatcherConfig) field() field {
 	return group("dispatcher", "Sending of messages.",
-		number(&c.Workers, 1, 1000, "workers", "16", "Messages that may be on their way to providers at the same time."),
+		number(&c.Workers, 1, 1000, "workers", "16", "Questions and operations about payments of one merchant that may be under way at the same time, beside all messages."),
 		duration(&c.ClaimIdle, second/10, hour, "claim_idle", "30s",
 			"A message left by a process that died is taken over after this time. Living ones renew their claim."),
 		duration(&c.SendTimeout, second, 2*minute, "send_timeout", "15s", "How long a provider may take to answer."),
@@ -179,7 +179,7 @@ func (c *DispatcherConfig) field() field {
 		number(&c.MaxTries, 1, 100, "max_tries", "8",
 			"Tries after which such a message counts as failed. With the default wait, two to four minutes later."),
 		number(&c.SenderConcurrency, 1, 1000, "sender_concurrency", "8",
-			"Messages of one sender that may be on their way at the same time, so that a slow provider leaves room for the others. At most workers."),
+			"Messages of one sender that may be on their way at the same time, so that a slow provider leaves room for the others."),
 		number(&c.BreakerFailures, 1, 1000, "breaker_failures", "5",
 			"Faults in a row (no answer, server errors) after which a sender is left alone for breaker_open."),
 		duration(&c.BreakerOpen, second/10, hour, "breaker_open", "15s",
