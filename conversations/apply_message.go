@@ -308,6 +308,8 @@ func (t *tx) mayNotSend(m *Message) FailureReason {
 	switch {
 	case m.SenderID == "":
 		return FailureSenderConfig
+	case m.Purpose == PurposeConsent && t.contact.Confirming[m.Channel] != m.ID:
+		return FailureNotNeeded // of an opt-out that was taken back
 	case t.contact.Consent[m.Channel] == ConsentOptedOut && m.Purpose != PurposeConsent:
 		return FailureOptedOut
 	case t.unverified(m):

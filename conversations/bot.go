@@ -184,6 +184,9 @@ func (t *tx) answer(m *Message, in Inbound) {
 	if t.contact.Consent[m.Channel] == ConsentOptedOut {
 		return // an ordinary message after STOP is no opt-in
 	}
+	if t.contact.IdentityChangedAt != nil {
+		return // it may be another person: an agent finds out
+	}
 	if t.contact.crowded(m.Channel) {
 		return // whoever writes faster than we can send gets no more answers
 	}
@@ -279,8 +282,11 @@ func (t *tx) consent(m *Message, meaning Meaning, handled bool) {
 			continue
 		}
 		t.setConsent(m.Channel, e.To)
+		if e.To != now {
+			t.confirmBy(m.Channel, "")
+		}
 		confirmed := handled || meaning.Provider && t.Merchant.ProviderConfirms[m.Channel]
-		if e.Confirm && !confirmed {
+		if e.Confirm && !confirmed && !t.contact.crowded(m.Channel) {
 			// Only the confirmation of an opt-out may go to who has opted out: that
 			// of an opt-in is an ordinary answer, called off by a later STOP.
 			purpose := PurposeReply
@@ -289,21 +295,37 @@ func (t *tx) consent(m *Message, meaning Meaning, handled bool) {
 			}
 			_, about := t.situation()
 			p := Parameters{Merchant: t.Merchant.Name, Locale: cmp.Or(meaning.Locale, about.Locale)}
-			t.reply(m, purpose, string(meaning.Intent)+".confirm", p, nil)
+			id := t.reply(m, purpose, string(meaning.Intent)+".confirm", p, nil)
+			if purpose == PurposeConsent {
+				t.confirmBy(m.Channel, id)
+			}
 		}
 		return
 	}
 }
 
-// reply queues the answer to an inbound message. Its id follows from that
-// message's, so that a repeated application makes the same one.
-func (t *tx) reply(to *Message, purpose Purpose, key string, p Parameters, offered []Button) {
+// confirmBy notes the message that confirms the present opt-out: those of
+// earlier ones, still waiting, are called off.
+func (t *tx) confirmBy(channel Channel, messageID string) {
+	if t.contact.Confirming == nil {
+		t.contact.Confirming = map[Channel]string{}
+	}
+	if t.contact.Confirming[channel] = messageID; messageID == "" {
+		delete(t.contact.Confirming, channel)
+	}
+}
+
+// reply queues the answer to an inbound message and returns its id. That
+// follows from the message's, so that a repeated application makes the same one.
+func (t *tx) reply(to *Message, purpose Purpose, key string, p Parameters, offered []Button) string {
 	answer := text(p.Locale, key, p)
 	if to.Channel == SMS {
 		answer = SMSText(answer)
 	}
-	t.queue(&Message{
+	m := &Message{
 		ID: to.ID + "-r", Channel: to.Channel, Address: to.Address, Purpose: purpose,
 		Text: answer, Parameters: p, Buttons: offered, InReplyTo: to.ProviderID,
-	})
+	}
+	t.queue(m)
+	return m.ID
 }

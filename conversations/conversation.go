@@ -37,6 +37,9 @@ type Contact struct {
 	Mode    Mode                `json:"mode"`
 	Agent   string              `json:"agent,omitempty"` // who took over
 	Consent map[Channel]Consent `json:"consent,omitempty"`
+	// Confirming is the message that confirms the present opt-out: the one that
+	// may still go to who has opted out.
+	Confirming map[Channel]string `json:"confirming,omitempty"`
 	// InboundAt is when the customer last wrote, by the provider's time, for
 	// each of our senders: it opens the 24-hour window and never moves back.
 	InboundAt map[string]time.Time `json:"inbound_at,omitempty"`

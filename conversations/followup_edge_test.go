@@ -445,6 +445,42 @@ func TestOneConfirmation(t *testing.T) {
 	if n := s.went(SMS, PurposeConsent); n != 1 {
 		t.Errorf("%d confirmations after a time-out", n)
 	}
+	// Words to and fro while nothing can be sent.
+	for _, c := range []struct {
+		words                []string
+		confirmed, restarted int
+	}{
+		{[]string{"STOP", "STOP"}, 1, 0},
+		{[]string{"STOP", "START"}, 0, 1},
+		{[]string{"STOP", "START", "STOP"}, 1, 0},
+		{slices.Repeat([]string{"STOP", "START"}, 30), 0, 10},
+	} {
+		s := createdStory(t)
+		for id, e := range s.outbox {
+			s.do(SendingPutOff{MessageID: e.MessageID, EntryID: id, For: time.Minute})
+		}
+		for _, word := range c.words {
+			s.says(WhatsApp, word)
+		}
+		if n := len(s.state.Contact.Lanes[WhatsApp].Waiting); n > maxWaiting {
+			t.Errorf("%v: %d messages wait", c.words, n)
+		}
+		s.after(time.Minute)
+		s.drain()
+		if stop, start := s.went(WhatsApp, PurposeConsent), s.went(WhatsApp, PurposeReply); stop != c.confirmed || start != c.restarted {
+			t.Errorf("%d words: %d confirmations of STOP and %d of START", len(c.words), stop, start)
+		}
+	}
+	// The lane is full, and the word counts all the same.
+	s = createdStory(t)
+	for range 2 * maxWaiting {
+		s.says(SMS, "pay")
+	}
+	s.says(SMS, "STOP")
+	s.drain()
+	if s.state.Contact.Consent[SMS] != ConsentOptedOut || len(s.out) != 1 {
+		t.Errorf("%s, and %d messages went out", s.state.Contact.Consent[SMS], len(s.out))
+	}
 }
 
 func TestReasonText(t *testing.T) {

@@ -326,7 +326,8 @@ func TestRandomWalks(t *testing.T) {
 	for seed := range uint64(10) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
-			w := &walk{story: createdStory(t), r: rand.New(rand.NewPCG(seed, 7)), milestones: map[Milestone]bool{}, sent: map[string]Consent{}}
+			w := &walk{story: createdStory(t), r: rand.New(rand.NewPCG(seed, 7)), milestones: map[Milestone]bool{}, confirmations: map[Channel]int{}, consent: map[Channel]Consent{}}
+			w.story.heed = w.heed
 			w.state.Merchant.LatePayment = LatePayment{ReverseAfterExpiry: seed%2 == 0, ReverseAfterFailure: seed%3 == 0, ReverseAfterCancellation: seed%5 != 0}
 			w.state.Merchant.Fallback = Fallback{OnFailure: seed%4 != 0, After: time.Duration(seed%3) * 20 * time.Minute}
 			for range 200 {
@@ -342,7 +343,55 @@ type walk struct {
 	*story
 	r          *rand.Rand
 	milestones map[Milestone]bool
-	sent       map[string]Consent
+	// confirmations are how many may still go to who has opted out.
+	confirmations map[Channel]int
+	consent       map[Channel]Consent // before the event
+	answers       []MessageAnswered   // of every try, for those that come late or twice
+	reports       []StatusReported
+}
+
+// heed holds what must be true of one event alone.
+func (w *walk) heed(effects Effects) {
+	w.t.Helper()
+	for _, channel := range Channels {
+		now := w.state.Contact.Consent[channel]
+		if now == ConsentOptedOut && w.consent[channel] != now {
+			w.confirmations[channel] = 1
+		}
+		w.consent[channel] = now
+	}
+	w.checkOutbound(effects.Outbound)
+}
+
+// checkOutbound: what goes out is allowed and still wanted at that moment.
+func (w *walk) checkOutbound(o *Outbound) {
+	w.t.Helper()
+	if o == nil {
+		return
+	}
+	c, m, r := w.state.Contact, w.state.Messages[o.MessageID], w.request()
+	if c.Consent[o.Channel] == ConsentOptedOut {
+		if o.Purpose != PurposeConsent {
+			w.t.Fatalf("a %s message went by %s to who has opted out", o.Purpose, o.Channel)
+		}
+		if w.confirmations[o.Channel]--; w.confirmations[o.Channel] < 0 {
+			w.t.Fatalf("a second confirmation went by %s", o.Channel)
+		}
+	}
+	if c.IdentityChangedAt != nil && o.Purpose != PurposeAgent && o.Purpose != PurposeConsent {
+		w.t.Fatalf("a %s message went by %s to who may be another person", o.Purpose, o.Channel)
+	}
+	if m.isNotice() && !r.wants(m.Purpose) {
+		w.t.Fatalf("a %s message went out while the request is %s", m.Purpose, r.Lifecycle)
+	}
+	if m.isNotice() && o.Channel == WhatsApp && !o.Template && !w.now.Before(c.InboundAt[m.SenderID].Add(serviceWindow)) {
+		w.t.Fatalf("free text went out with the window closed: %s", o.Purpose)
+	}
+	for before := w.state.Messages[m.Follows]; before != nil; before = w.state.Messages[before.Follows] {
+		if m.isNotice() && (before.Status == DeliveryDelivered || before.Status == DeliveryRead) {
+			w.t.Fatalf("%s went out in place of %s, which is %s", m.ID, before.ID, before.Status)
+		}
+	}
 }
 
 func (w *walk) one(of ...string) string { return of[w.r.IntN(len(of))] }
@@ -354,7 +403,7 @@ func (w *walk) step() {
 	w.t.Helper()
 	r := w.request()
 	attempt := 1
-	what := w.r.IntN(24)
+	what := w.r.IntN(28)
 	if n := len(r.Attempts); n > 0 {
 		attempt = 1 + w.r.IntN(n)
 	} else if what >= 6 && what <= 9 || what == 15 {
@@ -407,7 +456,13 @@ func (w *walk) step() {
 	case 20:
 		if n := len(r.Messages); n > 0 && w.state.Messages[r.Messages[w.r.IntN(n)]].Tries > 0 {
 			statuses := append(slices.Clone(deliveryRank[2:]), DeliveryFailed)
-			w.report(r.Messages[w.r.IntN(n)], statuses[w.r.IntN(len(statuses))], w.reason())
+			id := r.Messages[w.r.IntN(n)]
+			e := StatusReported{MerchantID: "acme", MessageID: id, Inbound: Inbound{
+				Kind: InboundStatus, SenderID: w.state.Messages[id].SenderID, ProviderID: "p-" + id, Status: statuses[w.r.IntN(len(statuses))],
+				Reason: w.reason(), Lasting: w.r.IntN(3) == 0, At: w.now.Add(time.Duration(w.r.IntN(120)-60) * time.Minute),
+			}}
+			w.reports = append(w.reports, e)
+			w.do(e)
 		}
 		return
 	case 21, 22:
@@ -420,6 +475,28 @@ func (w *walk) step() {
 			w.entry++
 		}
 	}
+	switch what {
+	case 24: // the customer has a new phone, or the number has a new owner
+		if e = (IdentityVerified{Agent: "zoe"}); w.r.IntN(3) == 0 {
+			w.identityChanges()
+			return
+		}
+	case 25: // an answer that comes late, or twice
+		if len(w.answers) == 0 {
+			return
+		}
+		e = w.answers[w.r.IntN(len(w.answers))]
+	case 26: // a report that comes late, or twice
+		if len(w.reports) == 0 {
+			return
+		}
+		e = w.reports[w.r.IntN(len(w.reports))]
+	case 27: // an entry of before, which another worker has taken over
+		w.entry++
+		stale := r.Messages[w.r.IntN(len(r.Messages))]
+		w.do(SendingStarted{MessageID: stale, EntryID: fmt.Sprintf("%d-9", w.entry)})
+		return
+	}
 	_, again := e.(AgentWrote)
 	w.do(e)
 	if !again && w.r.IntN(4) == 0 {
@@ -430,7 +507,7 @@ func (w *walk) step() {
 // reason returns any reason of a failure but those that end every story.
 func (w *walk) reason() FailureReason {
 	return FailureReason(w.one(string(FailureUnreachable), string(FailureRate), string(FailureNotOnChannel), string(FailureBlocked),
-		string(FailureOutsideWindow), string(FailureTemplate), string(FailureProviderError), string(FailureUnknown)))
+		string(FailureOutsideWindow), string(FailureTemplate), string(FailureProviderError), string(FailureUnknown), string(FailureOptedOut)))
 }
 
 // work takes one outbox entry, as a worker would.
@@ -451,11 +528,15 @@ func (w *walk) work() {
 				return
 			}
 			answer := MessageAnswered{MessageID: e.MessageID, EntryID: id, Sent: Sent{ProviderID: "p-" + e.MessageID}}
+			defer func() { w.answers = append(w.answers, answer) }() // the one that dies may have sent it
 			switch w.r.IntN(5) {
 			case 0:
 				answer = MessageAnswered{MessageID: e.MessageID, EntryID: id, Failed: true, Reason: w.reason()}
 			case 1:
 				answer = MessageAnswered{MessageID: e.MessageID, EntryID: id, Failed: true, Reason: FailureRate, RetryIn: time.Minute}
+				if effects.Outbound.Purpose == PurposeConsent {
+					w.confirmations[effects.Outbound.Channel]++ // that one surely did not go out
+				}
 			case 2:
 				answer = MessageAnswered{MessageID: e.MessageID, EntryID: id, Unknown: true}
 			case 3:
@@ -516,10 +597,6 @@ func (w *walk) check() {
 	for m := range r.Milestones {
 		w.milestones[m] = true
 	}
-	if w.last.Outbound != nil && w.last.Outbound.Purpose != PurposeConsent && w.state.Contact.Consent[w.last.Outbound.Channel] == ConsentOptedOut {
-		fail("a %s message went to who has opted out", w.last.Outbound.Purpose)
-	}
-	w.last = Effects{}
 	w.checkTimers()
 	w.checkLanes()
 	w.checkFollowUps()

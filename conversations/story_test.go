@@ -44,6 +44,7 @@ type story struct {
 	events []LoggedEvent
 	out    []Outbound
 	last   Effects
+	heed   func(Effects) // called after each event, may be nil
 	entry  int
 }
 
@@ -112,6 +113,9 @@ func (s *story) do(e Event) Effects {
 	effects, err := s.try(e)
 	if err != nil && !errors.Is(err, ErrNothing) {
 		s.t.Fatalf("%s: %v", e.Kind(), err)
+	}
+	if err == nil && s.heed != nil {
+		s.heed(effects)
 	}
 	return effects
 }
