@@ -233,7 +233,7 @@ func identities(gatewayURL string) string {
   Clickatell   api_key %s, webhook_secret %s
                SMS and WhatsApp from %s, webhooks to %s
   CyberSource  merchant_id %s, key_id %s, shared_secret %s
-The id of a sender is what stands behind /webhooks/. WhatsApp templates at Meta and Clickatell: payment_request,
+A sender's id is the word behind /webhooks/. WhatsApp templates at Meta and Clickatell: payment_request,
 payment_receipt, payment_cancelled. docs/simulator.md has all of it as configuration.
 `, demoMeta.PhoneNumberID, demoMeta.WABAID, demoMeta.AccessToken, demoMeta.AppSecret, demoMeta.VerifyToken, gatewayURL+webhookPaths.Meta,
 		demoTwilio.SID, demoTwilio.AuthToken, demoTwilioPhone, gatewayURL+webhookPaths.TwilioSMS, otherTwilioPhone, gatewayURL+webhookPaths.TwilioWhatsApp,
