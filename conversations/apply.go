@@ -330,7 +330,7 @@ func (c *Contact) clone() *Contact {
 	d := *c
 	d.Addresses, d.Linked = slices.Clone(c.Addresses), slices.Clone(c.Linked)
 	d.Consent, d.InboundAt, d.InboundIDs = maps.Clone(c.Consent), maps.Clone(c.InboundAt), maps.Clone(c.InboundIDs)
-	d.Confirming = maps.Clone(c.Confirming)
+	d.Confirming, d.ConsentAt = maps.Clone(c.Confirming), maps.Clone(c.ConsentAt)
 	d.Requests, d.Recent = slices.Clone(c.Requests), slices.Clone(c.Recent)
 	d.Lanes = maps.Clone(c.Lanes)
 	for channel, lane := range d.Lanes {

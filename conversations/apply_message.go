@@ -342,7 +342,10 @@ func (t *tx) fail(m *Message, reason FailureReason, code string) {
 func (t *tx) heedRefusal(m *Message, reason FailureReason) {
 	switch reason {
 	case FailureOptedOut:
-		t.setConsent(m.Channel, ConsentOptedOut)
+		if t.contact.Consent[m.Channel] == ConsentOptedIn && m.At.Before(t.contact.ConsentAt[m.Channel]) {
+			return // the customer has opted in again since it was queued
+		}
+		t.setConsent(m.Channel, ConsentOptedOut, t.now)
 	case FailureIdentityChanged:
 		t.identityChanged()
 	}
@@ -462,6 +465,7 @@ func (t *tx) statusReported(e StatusReported) error {
 	switch e.Inbound.Status {
 	case DeliveryFailed:
 		t.heedRefusal(m, e.Inbound.Reason)
+		t.fillTime(m, DeliveryAccepted, at) // else there would be no report
 		t.lasting = e.Inbound.Lasting
 		t.fail(m, e.Inbound.Reason, e.Inbound.ErrorCode)
 	case DeliveryUnknown:
@@ -573,11 +577,15 @@ func (t *tx) channelOf(senderID string) Channel {
 	return ChannelUnknown
 }
 
-func (t *tx) setConsent(channel Channel, consent Consent) {
+func (t *tx) setConsent(channel Channel, consent Consent, at time.Time) {
 	if t.contact.Consent == nil {
 		t.contact.Consent = map[Channel]Consent{}
 	}
+	if t.contact.ConsentAt == nil {
+		t.contact.ConsentAt = map[Channel]time.Time{}
+	}
 	t.contact.Consent[channel] = consent
+	t.contact.ConsentAt[channel] = later(at, t.contact.ConsentAt[channel])
 }
 
 // resent sends the payment or the receipt message once more.

@@ -277,11 +277,14 @@ func (t *tx) subject() *PaymentRequest {
 // confirms it by itself, nothing more is sent.
 func (t *tx) consent(m *Message, meaning Meaning, handled bool) {
 	now := cmp.Or(t.contact.Consent[m.Channel], ConsentUnknown)
+	if meaning.Intent == IntentStart && m.At.Before(t.contact.ConsentAt[m.Channel]) {
+		return // said before what came first: an opt-out since then holds
+	}
 	for _, e := range consentEdges {
 		if e.On != meaning.Intent || !slices.Contains(e.From, now) {
 			continue
 		}
-		t.setConsent(m.Channel, e.To)
+		t.setConsent(m.Channel, e.To, m.At)
 		if e.To != now {
 			t.confirmBy(m.Channel, "")
 		}

@@ -37,6 +37,8 @@ type Contact struct {
 	Mode    Mode                `json:"mode"`
 	Agent   string              `json:"agent,omitempty"` // who took over
 	Consent map[Channel]Consent `json:"consent,omitempty"`
+	// ConsentAt is when the customer said so, or a provider did.
+	ConsentAt map[Channel]time.Time `json:"consent_at,omitempty"`
 	// Confirming is the message that confirms the present opt-out: the one that
 	// may still go to who has opted out.
 	Confirming map[Channel]string `json:"confirming,omitempty"`

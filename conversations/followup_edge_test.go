@@ -483,6 +483,49 @@ func TestOneConfirmation(t *testing.T) {
 	}
 }
 
+// TestWordsOutOfOrder: an opt-in that was said before an opt-out, and comes
+// after it, does not undo it; nor does a refusal of before undo an opt-in.
+func TestWordsOutOfOrder(t *testing.T) {
+	t.Parallel()
+	s := createdStory(t)
+	s.taken(s.newest().ID)
+	s.now = s.now.Add(time.Minute)
+	s.says(WhatsApp, "STOP")
+	s.do(MessageReceived{MessageID: "m_0late", MerchantID: "acme", ContactID: theContact, Inbound: Inbound{
+		Kind: InboundText, SenderID: "acme-wa", ProviderID: "late", At: s.now.Add(-time.Second), Text: "START", Addresses: []Address{{AddressPhone, "+27821234567"}},
+	}})
+	if got := s.state.Contact.Consent[WhatsApp]; got != ConsentOptedOut {
+		t.Fatalf("an opt-in of before makes it %s", got)
+	}
+	s.now = s.now.Add(time.Second)
+	s.says(WhatsApp, "START")
+	s.report(s.newest().ID, DeliveryFailed, FailureOptedOut)
+	if got := s.state.Contact.Consent[WhatsApp]; got != ConsentOptedIn {
+		t.Fatalf("a refusal of before makes it %s", got)
+	}
+	s.now = s.now.Add(time.Second)
+	s.do(Resent{RequestID: theRequest})
+	s.drain()
+	s.report(s.newest().ID, DeliveryFailed, FailureOptedOut)
+	if got := s.state.Contact.Consent[WhatsApp]; got != ConsentOptedOut {
+		t.Errorf("a refusal makes it %s", got)
+	}
+}
+
+// TestReportBeatsTheAnswer: the provider reports a failure before its answer to
+// the call is here. It had taken the message all the same.
+func TestReportBeatsTheAnswer(t *testing.T) {
+	t.Parallel()
+	s := fallingBack(t, 0)
+	id := s.newest().ID
+	entry := s.send()[id]
+	s.report(id, DeliveryFailed, FailureRate)
+	s.do(MessageAnswered{MessageID: id, EntryID: entry, Sent: Sent{ProviderID: "p-" + id}})
+	if m := s.state.Messages[id]; m.FollowUpAt == nil || s.newest().ID != id || len(s.outbox) != 0 {
+		t.Errorf("%s, followed by %s, outbox %v", m.Status, m.FollowedBy, s.outbox)
+	}
+}
+
 func TestReasonText(t *testing.T) {
 	t.Parallel()
 	at := noon
