@@ -192,6 +192,8 @@ func TestTrust(t *testing.T) {
 		{"previous secret", paths, webhookURL + "/" + previousSecret, nil, true},
 		{"secret with a query", paths, inPath + "?a=b", nil, true},
 		{"secret and a user nobody asked for", paths, inPath, []string{basic("x:y")}, true},
+		{"secret and a slash", paths, inPath + "/", nil, true},
+		{"secret and two slashes", paths, inPath + "//", nil, false},
 		{"no secret", paths, webhookURL, nil, false},
 		{"empty secret", paths, webhookURL + "/", nil, false},
 		{"secret in the query", paths, webhookURL + "?" + secret, nil, false},

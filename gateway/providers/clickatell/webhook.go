@@ -22,10 +22,10 @@ import (
 // Verify checks what there is to check: that the webhook came to an address
 // that ends in the secret, and with the user and password, each if it is
 // configured. Nothing covers the body, and a replay is found by the message's
-// id.
+// id. A slash at the end, as portals and people add, makes no difference.
 func (p *Provider) Verify(w providers.Webhook) error {
 	address, _, _ := strings.Cut(w.URL, "?")
-	ok := among(p.addresses, address)
+	ok := among(p.addresses, strings.TrimSuffix(address, "/"))
 	if len(p.users) > 0 {
 		ok &= among(p.users, userOf(w.Header))
 	}

@@ -29,6 +29,10 @@ var phoneForm = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 // than those on the Message resource show one as an address.
 var userIDForm = regexp.MustCompile(`^[A-Z]{2}\.[A-Za-z0-9]{1,128}$`)
 
+// parentIDForm is that of an id that the customer has for a group of
+// businesses. It is known by, and never sent to.
+var parentIDForm = regexp.MustCompile(`^[A-Z]{2}\.ENT\.[A-Za-z0-9]{1,128}$`)
+
 // Send posts one message. On WhatsApp it is the Content template of its
 // purpose when free text is not allowed now; SMS has no templates, so
 // Outbound.Template makes no difference there. Twilio has no buttons outside
@@ -258,12 +262,13 @@ var uncertain = map[string]bool{
 	"30410": true, // time-out of the carrier
 }
 
-// code returns a code as text, if it is one.
+// code returns a code as Twilio's list has it, if it is one.
 func code(s string) string {
-	if n, err := strconv.Atoi(s); err != nil || n <= 0 || n >= 1e9 {
+	n, err := strconv.Atoi(s)
+	if err != nil || n <= 0 || n >= 1e9 {
 		return ""
 	}
-	return s
+	return strconv.Itoa(n)
 }
 
 // lookUp returns what a code means, and false for one that is not known; it

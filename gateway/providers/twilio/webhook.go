@@ -8,7 +8,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"mime"
@@ -180,8 +179,9 @@ func aside(in conversations.Inbound, why string) []conversations.Inbound {
 }
 
 // channelOf tells the channel of a webhook by its addresses. On WhatsApp one
-// of the two has been seen without its prefix. Other channels (messenger:,
-// rcs:) are none of ours.
+// of the two, or both, have been seen without their prefix; what only WhatsApp
+// tells of a customer then says so. Other channels (messenger:, rcs:) are none
+// of ours.
 func channelOf(form url.Values) conversations.Channel {
 	channel := conversations.SMS
 	for _, name := range []string{"From", "To"} {
@@ -192,7 +192,7 @@ func channelOf(form url.Values) conversations.Channel {
 			return conversations.ChannelUnknown
 		}
 	}
-	if form.Get("ChannelPrefix") == "whatsapp" {
+	if form.Get("ChannelPrefix") == "whatsapp" || form.Get("WaId") != "" || form.Get("ExternalUserId") != "" {
 		channel = conversations.WhatsApp
 	}
 	return channel
@@ -201,13 +201,17 @@ func channelOf(form url.Values) conversations.Channel {
 // addresses returns what is told of the customer: the number, and on WhatsApp
 // the user id, of which either may be hidden.
 func (p *Provider) addresses(form url.Values, customer string, inbound bool) []conversations.Address {
-	var phone, user *conversations.Address
+	var phone, user, parent *conversations.Address
 	take := func(s string) {
 		s = strings.TrimPrefix(s, whatsAppPrefix)
-		if a, ok := providers.Phone(s); ok && phone == nil {
+		switch a, ok := providers.Phone(s); {
+		case ok && phone == nil:
 			phone = &a
-		} else if p.channel == conversations.WhatsApp && userIDForm.MatchString(s) && user == nil {
+		case ok || p.channel != conversations.WhatsApp:
+		case userIDForm.MatchString(s) && user == nil:
 			user = &conversations.Address{Kind: conversations.AddressUser, Value: s}
+		case parentIDForm.MatchString(s) && parent == nil:
+			parent = &conversations.Address{Kind: conversations.AddressParentUser, Value: s}
 		}
 	}
 	take(customer)
@@ -219,7 +223,7 @@ func (p *Provider) addresses(form url.Values, customer string, inbound bool) []c
 		take(extra["ExternalUserId"])
 	}
 	var all []conversations.Address
-	for _, a := range []*conversations.Address{phone, user} {
+	for _, a := range []*conversations.Address{phone, user, parent} {
 		if a != nil {
 			all = append(all, *a)
 		}
@@ -277,12 +281,12 @@ func parameters(w providers.Webhook) (url.Values, error) {
 	}
 	form := url.Values{}
 	for name, raw := range members {
-		var v string
+		var v providers.Loose // a string, or a number such as ErrorCode; nothing else is read
 		if !utf8.Valid(raw) {
 			return nil, providers.ErrEncoding
 		}
-		if json.Unmarshal(raw, &v) == nil { // every parameter that is read is a string
-			form.Set(name, v)
+		if v.UnmarshalJSON(raw) == nil && v != "" {
+			form.Set(name, string(v))
 		}
 	}
 	return form, nil
@@ -312,20 +316,20 @@ func firstOf(form url.Values, names ...string) string {
 
 // message fills in what a customer said. With Advanced Opt-Out Twilio has
 // answered STOP, START and HELP by itself and says so in OptOutType; without
-// it they are ordinary text, which the domain reads.
+// it, and with any other word there, they are ordinary text, which the domain
+// reads.
 func (p *Provider) message(form url.Values, in *conversations.Inbound) {
 	in.Kind = conversations.InboundText
-	in.Text = providers.Text(form.Get("Body"), maxBody*2) // longer ones come joined from several parts
-	switch kind := form.Get("OptOutType"); kind {
-	case "":
+	in.Text = providers.Text(firstOf(form, "Body", "ButtonText", "ListTitle"), maxBody*2) // longer ones come joined from several parts
+	switch strings.ToUpper(form.Get("OptOutType")) {
 	case "STOP":
 		in.Kind, in.Consent = conversations.InboundConsent, conversations.ConsentOptedOut
 		return
 	case "START":
 		in.Kind, in.Consent = conversations.InboundConsent, conversations.ConsentOptedIn
 		return
-	default: // HELP, answered already
-		in.Kind, in.MediaType = conversations.InboundOther, providers.Word(kind)
+	case "HELP": // answered already
+		in.Kind, in.MediaType = conversations.InboundOther, "help"
 		return
 	}
 	if p.channel == conversations.WhatsApp {
@@ -382,17 +386,17 @@ func location(form url.Values, in *conversations.Inbound) {
 // counts by its payload, which is ours, and not by its label, which any
 // customer can write.
 func whatever(form url.Values, in *conversations.Inbound) {
-	media := form.Get("MediaContentType0")
+	media := firstOf(form, "MediaContentType0", "MediaUrl0") // the kind of file is not always told
 	kind := form.Get("MessageType")
 	switch {
 	case press(in, form.Get("ButtonPayload"), form.Get("ButtonText")):
 	case press(in, form.Get("ListId"), form.Get("ListTitle")):
-	case form.Has("Latitude") && form.Has("Longitude"):
+	case form.Get("Latitude") != "" && form.Get("Longitude") != "":
 		location(form, in)
 	case form.Get("FlowData") != "" || form.Get("InteractiveData") != "":
 		in.Kind, in.MediaType = conversations.InboundOther, "interactive"
 	case media != "":
-		in.Kind, in.MediaType = conversations.InboundMedia, mediaType(media)
+		in.Kind, in.MediaType = conversations.InboundMedia, mediaType(form.Get("MediaContentType0"))
 	case in.Text == "" && kind != "" && kind != "text":
 		in.Kind, in.MediaType = conversations.InboundOther, providers.Word(kind)
 	}
