@@ -22,6 +22,7 @@ type api struct {
 	sessions *agentSessions
 	streams  eventStreams
 	log      *slog.Logger
+	typing   typist // may be nil
 	huma     huma.API
 }
 
@@ -37,12 +38,13 @@ type apiOptions struct {
 	Config   func() *Config // the current one
 	Sessions *agentSessions
 	Streams  eventStreams
+	Typing   typist // nil: nobody is told
 	Log      *slog.Logger
 }
 
 func newAPI(o apiOptions) *api {
 	setUpHuma()
-	return &api{store: o.Store, config: o.Config, sessions: o.Sessions, streams: o.Streams, log: o.Log}
+	return &api{store: o.Store, config: o.Config, sessions: o.Sessions, streams: o.Streams, typing: o.Typing, log: o.Log}
 }
 
 // setUpHuma sets what huma keeps in package variables.
@@ -66,6 +68,7 @@ func (a *api) register(router fiber.Router) {
 	operate(a, getSealedOrderOperation, a.getSealedOrder)
 	operate(a, previewMessageOperation, a.previewMessage)
 	a.registerConversations()
+	operate(a, showTypingOperation, a.showTyping)
 	operate(a, listSendersOperation, a.listSenders)
 	operate(a, getSenderOperation, a.getSender)
 	a.registerDeadLetters()

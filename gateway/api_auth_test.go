@@ -30,6 +30,7 @@ func everyCall(request, sealed, newOrder string) []apiCall {
 		{method: "POST", path: "/v1/conversations/c_" + strings.TrimPrefix(request, "pr_") + "/messages", body: object{"text": "hello"}},
 		{method: "POST", path: "/v1/conversations/c_" + strings.TrimPrefix(request, "pr_") + "/take-over"},
 		{method: "POST", path: "/v1/conversations/c_" + strings.TrimPrefix(request, "pr_") + "/hand-back"},
+		{method: "POST", path: "/v1/conversations/c_" + strings.TrimPrefix(request, "pr_") + "/typing"},
 		{method: "POST", path: "/v1/conversations/c_" + strings.TrimPrefix(request, "pr_") + "/verify-identity"},
 		{method: "GET", path: "/v1/senders"},
 		{method: "GET", path: "/v1/senders/acme-whatsapp"},

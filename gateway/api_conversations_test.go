@@ -143,7 +143,7 @@ func TestConversationChangesHands(t *testing.T) {
 // conversationCalls is one call of each operation on a conversation.
 func conversationCalls(id string) []apiCall {
 	calls := []apiCall{{method: "GET", path: "/v1/conversations/" + id}, {method: "GET", path: "/v1/conversations/" + id + "/messages"}}
-	for _, what := range []string{"messages", "take-over", "hand-back", "verify-identity"} {
+	for _, what := range []string{"messages", "take-over", "hand-back", "verify-identity", "typing"} {
 		call := apiCall{method: "POST", path: "/v1/conversations/" + id + "/" + what}
 		if what == "messages" {
 			call.body = object{"text": "hello"}

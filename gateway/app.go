@@ -104,7 +104,7 @@ func (a *App) build() error {
 	a.api = newAPI(apiOptions{
 		Store: a.store, Config: func() *Config { return a.config },
 		Sessions: newAgentSessions(func() [][]byte { return a.keys.Secrets("agent session") }, a.store.Now),
-		Streams:  a.streams, Log: a.log,
+		Streams:  a.streams, Typing: typistOf(senders), Log: a.log,
 	})
 	a.buildWorkers(senders, paid)
 	a.buildListeners()
