@@ -148,6 +148,9 @@ func webhookOf(c *fiber.Ctx, sender *liveSender, now time.Time) providers.Webhoo
 	if secret := c.Params("secret"); secret != "" {
 		address += "/" + url.PathEscape(secret)
 	}
+	// The routes do not mind slashes at the end; who signs the address does.
+	path := string(c.Request().URI().PathOriginal())
+	address += path[len(strings.TrimRight(path, "/")):]
 	raw := string(c.Request().URI().QueryString())
 	if raw != "" {
 		address += "?" + raw
