@@ -494,6 +494,9 @@ func (w *walk) step() {
 	case 27: // an entry of before, which another worker has taken over
 		w.entry++
 		stale := r.Messages[w.r.IntN(len(r.Messages))]
+		if slices.Contains(w.state.Contact.Lanes[w.state.Messages[stale].Channel].Waiting, stale) {
+			return // those have had none
+		}
 		w.do(SendingStarted{MessageID: stale, EntryID: fmt.Sprintf("%d-9", w.entry)})
 		return
 	}
