@@ -161,3 +161,39 @@ func TestMerchantsOwnTexts(t *testing.T) {
 		}
 	}
 }
+
+// TestCommandWords: whoever writes the words that a text names is understood,
+// and in every language the same is on offer.
+func TestCommandWords(t *testing.T) {
+	t.Parallel()
+	words := regexp.MustCompile(`\p{Lu}{3,}`)
+	offered := func(locale, key string) (meant []Intent) {
+		plain := Parameters{Merchant: "acme", Amount: "5", Order: "1", Link: "x", Locale: locale}
+		for _, word := range words.FindAllString(text(locale, key, plain), -1) {
+			if word == "SMS" {
+				continue
+			}
+			for _, channel := range Channels {
+				m := Recognise(Heard{Channel: channel, Text: word})
+				if m.Intent == IntentOther {
+					t.Errorf("%s %s: nobody understands %s", locale, key, word)
+				}
+				if m.Locale != "" && m.Locale != locale {
+					t.Errorf("%s %s: %s is answered in %s", locale, key, word, m.Locale)
+				}
+				if channel == SMS {
+					meant = append(meant, m.Intent)
+				}
+			}
+		}
+		return meant
+	}
+	for key := range botTexts[defaultLanguage] {
+		want := offered(defaultLanguage, key)
+		for _, locale := range Locales() {
+			if got := offered(locale, key); !slices.Equal(got, want) {
+				t.Errorf("%s %s offers %v, in English %v", locale, key, got, want)
+			}
+		}
+	}
+}
