@@ -41,6 +41,7 @@ type stageOptions struct {
 	SearchDelay time.Duration // until the platform's search shows a payment
 	TimeToOpen  time.Duration // the merchant's
 	TimeToPay   time.Duration
+	SMSAfter    time.Duration        // without word of delivery on WhatsApp
 	Providers   *providersOfTheStage // nil: the demo's
 }
 
@@ -139,6 +140,7 @@ func (s *stage) configure(o stageOptions) *Config {
 	}
 	config.Redis = redis
 	for _, m := range config.Merchants {
+		m.Fallback.After = cmp.Or(o.SMSAfter, m.Fallback.After)
 		m.TimeToOpen, m.TimeToPay = cmp.Or(o.TimeToOpen, m.TimeToOpen), cmp.Or(o.TimeToPay, m.TimeToPay)
 	}
 	config.Dispatcher.RetryAfter, config.Dispatcher.ClaimIdle = 200*time.Millisecond, 2*time.Second

@@ -91,6 +91,7 @@ func readStage(text []byte) (stageOptions, error) {
 		Pace        string `yaml:"pace"`
 		TokenLife   string `yaml:"token_life"`
 		SearchDelay string `yaml:"search_delay"`
+		SMSAfter    string `yaml:"sms_after"`
 	}
 	if err := yaml.Unmarshal(text, &in); err != nil {
 		return stageOptions{}, err
@@ -99,7 +100,7 @@ func readStage(text []byte) (stageOptions, error) {
 	for _, d := range []struct {
 		text string
 		to   *time.Duration
-	}{{in.Pace, &o.Pace}, {in.TokenLife, &o.TokenLife}, {in.SearchDelay, &o.SearchDelay}} {
+	}{{in.Pace, &o.Pace}, {in.TokenLife, &o.TokenLife}, {in.SearchDelay, &o.SearchDelay}, {in.SMSAfter, &o.SMSAfter}} {
 		if d.text == "" {
 			continue
 		}
@@ -319,6 +320,7 @@ var storyVerbs = sync.OnceValue(func() []verb {
 
 		{form: "provider will report each status twice", do: (*tale).providerRepeats},
 		{form: "provider will report delivered before sent", do: (*tale).providerReorders},
+		{form: "provider will report nothing by whatsapp", do: (*tale).providerIsSilent},
 		{form: "platform will lose its next answer", do: (*tale).platformLosesAnswer},
 		{form: "platform shows the payment in its search", do: (*tale).platformShows},
 		{form: "bank shows {n} payments and {n} given back", do: (*tale).bankShows},

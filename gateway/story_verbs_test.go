@@ -755,6 +755,10 @@ func (s *tale) providerRepeats([]string) {
 	s.goWrong(faults.Rule{Call: "meta.webhook.*", Do: "duplicate"}, faults.Rule{Call: "twilio.webhook.*", Do: "duplicate"})
 }
 
+func (s *tale) providerIsSilent([]string) {
+	s.goWrong(faults.Rule{Call: "meta.webhook.status", Do: "drop"})
+}
+
 func (s *tale) providerReorders([]string) {
 	s.goWrong(faults.Rule{Call: "meta.webhook.status", Do: "reorder", Times: 1}, faults.Rule{Call: "twilio.webhook.status", Do: "reorder", Times: 1})
 }
