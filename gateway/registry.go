@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"paythread/checkout/platforms"
@@ -106,11 +107,21 @@ var sharedWebhooks = map[string]struct {
 }{
 	"meta":       {func(s *SenderConfig) string { return s.Settings["phone_number_id"] }, "app_secret"}, // the app's, which signs them
 	"clickatell": {func(s *SenderConfig) string { return string(s.Channel) }, "api_key"},                // the integration's, which may have both channels
+	"twilio":     {twilioNumber, "account_sid"},                                                         // one address typed in for several numbers of an account
+}
+
+// twilioNumber spells a sender's number as Twilio's webhooks do.
+func twilioNumber(s *SenderConfig) string {
+	number := strings.TrimPrefix(s.Settings["from"], "whatsapp:")
+	if number != "" && s.Channel == conversations.WhatsApp {
+		return "whatsapp:" + number
+	}
+	return number
 }
 
 // siblings finds the senders whose webhooks may come to the address of s, by
 // what their provider calls them: those of the same merchant that have the same
-// app at Meta, or the same integration at Clickatell.
+// app at Meta, integration at Clickatell, or account at Twilio.
 func siblings(s *SenderConfig) map[string]string {
 	found := make(map[string]string)
 	shared, ok := sharedWebhooks[s.Provider]

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -120,6 +121,22 @@ func TestRegistrySiblings(t *testing.T) {
 	}
 	if got := siblings(alone); len(got) != 1 || got["whatsapp"] != "other" {
 		t.Errorf("siblings = %v, want the integration's only channel", got)
+	}
+
+	m.Senders = nil
+	number := func(id string, channel conversations.Channel, account, from string) *SenderConfig {
+		s := &SenderConfig{ID: id, Provider: "twilio", Channel: channel, Merchant: m, Settings: Settings{"account_sid": account, "from": from}}
+		m.Senders = append(m.Senders, s)
+		return s
+	}
+	text := number("text", conversations.SMS, "AC1", "+27600000001")
+	number("chat", conversations.WhatsApp, "AC1", "+27600000001")
+	number("prefixed", conversations.WhatsApp, "AC1", "whatsapp:+27600000002")
+	number("other-account", conversations.SMS, "AC2", "+27600000003")
+	number("service", conversations.SMS, "AC1", "")
+	want := map[string]string{"+27600000001": "text", "whatsapp:+27600000001": "chat", "whatsapp:+27600000002": "prefixed"}
+	if got := siblings(text); !maps.Equal(got, want) {
+		t.Errorf("siblings = %v, want %v", got, want)
 	}
 }
 

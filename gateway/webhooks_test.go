@@ -391,6 +391,20 @@ func (b *hookBench) outcomes(provider, kind, outcome string) int {
 	return int(testutil.ToFloat64(b.metrics.reports.WithLabelValues(provider, kind, outcome)))
 }
 
+// askedBySMS makes a payment request of acme's to the customer.
+func askedBySMS(t *testing.T, store *conversations.Store) *conversations.PaymentRequest {
+	t.Helper()
+	amount, nothing := conversations.Money{Minor: 14900, Currency: "ZAR"}, conversations.Money{Currency: "ZAR"}
+	r, err := store.Create(t.Context(), conversations.CreateRequest{
+		MerchantID: "acme", Phone: "+" + hookCustomer, Channel: conversations.SMS,
+		Order: conversations.Order{Reference: "1042", Subtotal: amount, Tax: nothing, Shipping: nothing, Discount: nothing, Total: amount},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // TestStatusOfAnothersMessage has everybody report statuses of acme's message,
 // with its very correlation value and id: another merchant's senders, another
 // sender of acme's, and acme's own about somebody else. None of it touches
@@ -399,15 +413,7 @@ func TestStatusOfAnothersMessage(t *testing.T) {
 	t.Parallel()
 	var store *conversations.Store
 	b := newHookBench(t, hookStore(t, &store))
-	amount := conversations.Money{Minor: 14900, Currency: "ZAR"}
-	nothing := conversations.Money{Currency: "ZAR"}
-	r, err := store.Create(t.Context(), conversations.CreateRequest{
-		MerchantID: "acme", Phone: "+" + hookCustomer, Channel: conversations.SMS,
-		Order: conversations.Order{Reference: "1042", Subtotal: amount, Tax: nothing, Shipping: nothing, Discount: nothing, Total: amount},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := askedBySMS(t, store)
 	commit := func(e conversations.Event) conversations.Applied {
 		t.Helper()
 		a, err := store.Apply(t.Context(), r.ContactID, e, conversations.Once{})
@@ -505,6 +511,7 @@ func TestReplayedMessages(t *testing.T) {
 	t.Parallel()
 	var store *conversations.Store
 	b := newHookBench(t, hookStore(t, &store))
+	r := askedBySMS(t, store)
 	said := func(merchant string) []string {
 		t.Helper()
 		people, _, err := store.Conversations(t.Context(), merchant, "", 10)
@@ -539,6 +546,9 @@ func TestReplayedMessages(t *testing.T) {
 	}
 	if got, want := said("acme"), []string{hookWords, hookWords + " é 👍 a/b", "payment received, status=paid"}; !slices.Equal(got, want) {
 		t.Errorf("acme hears %q, want %q", got, want)
+	}
+	if after, err := store.Request(t.Context(), r.ID); err != nil || after.Lifecycle != conversations.Open || len(after.Attempts) != 0 {
+		t.Errorf("after words about money the request is %+v, %v; want it open and untouched", after, err)
 	}
 
 	late := strings.Replace(clickatellText, "1795341600000", "1795341700000", 1) // the same event, told another time

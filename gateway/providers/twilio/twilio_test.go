@@ -100,8 +100,8 @@ func whatsAppHarness(t testing.TB) providertest.Harness {
 		"content_receipt":   "HX00000000000000000000000000000004",
 		"content_cancelled": "de=HX00000000000000000000000000000006, en=HX00000000000000000000000000000005",
 	})
-	delete(h.Values, "messaging_service_sid") // a service would have other numbers as well
-	h.Siblings = map[string]string{"+15550783889": "sender_2"}
+	delete(h.Values, "messaging_service_sid")                                                       // a service would have other numbers as well
+	h.Siblings = map[string]string{"whatsapp:+15550783889": "sender_2", "+15550783881": "sender_3"} // the SMS of its own number
 	form := maps.Clone(hello)
 	maps.Copy(form, url.Values{"From": {"whatsapp:+16505551234"}, "To": {"whatsapp:+15550783881"}, "MessageType": {"text"}, "WaId": {"16505551234"}})
 	h.Webhook.Body = []byte(form.Encode())

@@ -255,7 +255,8 @@ func metadata(form url.Values) map[string]string {
 func (p *Provider) isOurs(to string, in *conversations.Inbound) bool {
 	to = strings.TrimPrefix(to, whatsAppPrefix)
 	from := strings.TrimPrefix(p.from, whatsAppPrefix)
-	if sibling, ok := p.siblings[to]; ok {
+	// One number may be two senders, so a sibling's has the channel's prefix.
+	if sibling, ok := p.siblings[p.prefix()+to]; ok {
 		in.SenderID = sibling
 		return true
 	}
