@@ -1,9 +1,72 @@
 package conversations
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 )
+
+// TestWriteAgain: a repeat gets the first answer, whatever has become of the
+// window or the customer's consent meanwhile.
+func TestWriteAgain(t *testing.T) {
+	t.Parallel()
+	now := &clock{at: time.Now()}
+	o := serverOptions(t)
+	o.Now = now.read
+	s := open(t, o)
+	says := func(id, text string) {
+		t.Helper()
+		err := s.Receive(t.Context(), "acme", Inbound{
+			Kind: InboundText, SenderID: "acme-wa", ProviderID: id, Text: text, At: s.Now(), Addresses: []Address{{AddressPhone, "+27821234567"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	says("in1", "hello")
+	c, err := s.ContactAt(t.Context(), "acme", "+27821234567")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(key, text string) (*Message, string) {
+		t.Helper()
+		m, err := s.Write(t.Context(), c.ID, Written{Channel: WhatsApp, Text: text, Agent: "zoe"}, Once{Key: key, Hash: text})
+		var refused *Error
+		if err != nil && !errors.As(err, &refused) {
+			t.Fatal(err)
+		}
+		if refused != nil {
+			return m, refused.Reason
+		}
+		return m, ""
+	}
+	first, refused := write("k1", "hi")
+	if refused != "" {
+		t.Fatal(refused)
+	}
+	now.add(25 * time.Hour)
+	if again, refused := write("k1", "hi"); refused != "" || again.ID != first.ID {
+		t.Errorf("after the window has closed a repeat gets %v, %s", again, refused)
+	}
+	if _, refused := write("k2", "hi"); refused != "outside_window" {
+		t.Errorf("with the window closed: %q", refused)
+	}
+	says("in2", "hello")
+	if _, refused := write("k2", "hi"); refused != "outside_window" {
+		t.Errorf("a repeat of what was refused: %q", refused)
+	}
+	says("in3", "STOP")
+	if again, refused := write("k1", "hi"); refused != "" || again.ID != first.ID {
+		t.Errorf("after STOP a repeat gets %v, %s", again, refused)
+	}
+	if _, refused := write("k3", "hi"); refused != "opted_out" {
+		t.Errorf("after STOP: %q", refused)
+	}
+	if _, refused := write("k1", "something else"); refused != "idempotency_mismatch" {
+		t.Errorf("another text with the same key: %q", refused)
+	}
+}
 
 // TestWritable: what an agent writes goes out as composed texts do, or is
 // refused with a reason.
