@@ -505,7 +505,7 @@ func TestStatusOfAnothersMessage(t *testing.T) {
 }
 
 // TestReplayedMessages delivers a customer's words again: at once, days later,
-// reordered, in one batch twice, and by both addresses of one integration. They
+// reordered, in one batch twice, and with both secrets of one address. They
 // are said once, and words about a payment are words.
 func TestReplayedMessages(t *testing.T) {
 	t.Parallel()

@@ -106,7 +106,7 @@ var statuses = statusTable{"%d", []outcome{
 	{6, "READ", conversations.DeliveryRead, ""},
 	{20, "EXPIRED", conversations.DeliveryFailed, conversations.FailureUnreachable},
 	{21, "STOPPED_BY_USER", conversations.DeliveryFailed, conversations.FailureOptedOut},
-	{22, "STOPPED_BY_ADMIN", conversations.DeliveryFailed, conversations.FailureAccount}, // not by the customer: another channel is free to try
+	{22, "STOPPED_BY_ADMIN", conversations.DeliveryFailed, conversations.FailureAccount},       // not by the customer: another channel is free to try
 	{23, "DELIVERY_FAILURE", conversations.DeliveryFailed, conversations.FailureProviderError}, // no cause is given
 	{24, "EMULATED", conversations.DeliveryDelivered, ""},                                      // by a sandbox
 	{25, "INSUFFICIENT_ACCOUNT_BALANCE", conversations.DeliveryFailed, conversations.FailureAccount},
