@@ -538,6 +538,7 @@ func TestReasonText(t *testing.T) {
 		{"waits for its next try", Message{Status: DeliveryQueued, Reason: FailureRate, DueAt: &at}, "We try again by ourselves."},
 		{"waits to be sent again", Message{Status: DeliveryFailed, Reason: FailureRate, FollowUpAt: &at}, "We send it again by ourselves."},
 		{"followed", Message{Status: DeliveryFailed, Reason: FailureNotOnChannel, FollowedBy: "m_0"}, "Another message was sent in its place."},
+		{"nobody answered", Message{Status: DeliveryFailed, Reason: FailureUnknown, Lost: 5}, "may have got it all the same."},
 		{"over", Message{Status: DeliveryFailed, Reason: FailureRate}, FailureReasons[FailureRate]},
 	} {
 		if got := c.m.ReasonText(); !strings.HasSuffix(got, c.want) || c.want == "" && got != "" {

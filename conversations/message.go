@@ -91,7 +91,7 @@ var FailureReasons = map[FailureReason]string{
 	FailureTemplate:        "The message template is missing, paused or wrong. Ask your administrator.",
 	FailureOptedOut:        "The customer has opted out on this channel.",
 	FailureBlocked:         "The customer or the carrier blocks our messages on this channel.",
-	FailurePolicyLimit:     "The provider's policy holds this message back. Try the other channel.",
+	FailurePolicyLimit:     "The provider's policy holds this message back; the other channel may work.",
 	FailureRate:            "Too many messages were sent at once.",
 	FailureInvalidNumber:   "This phone number is not valid for the channel. Ask the customer for another.",
 	FailureUnreachable:     "The phone could not be reached: it may be off or without signal.",
@@ -169,6 +169,9 @@ type Message struct {
 // agent, and what we do about it by ourselves; "" if there is no reason.
 func (m *Message) ReasonText() string {
 	said := FailureReasons[m.Reason]
+	if m.Reason == FailureUnknown && m.Lost > 0 && m.ErrorCode == "" {
+		said = "The provider gave no answer; the customer may have got it all the same."
+	}
 	switch {
 	case said == "":
 		return ""

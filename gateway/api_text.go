@@ -84,6 +84,9 @@ func messageText(m conversations.LoggedMessage) string {
 	if name == "" {
 		name = "message"
 	}
+	if m.Reason == conversations.FailureNotNeeded {
+		return fmt.Sprintf("The %s was called off: it is no longer needed.", name)
+	}
 	if m.Status == conversations.DeliveryFailed {
 		return strings.TrimSpace(fmt.Sprintf("The %s could not be delivered. %s", name, conversations.FailureReasons[m.Reason]))
 	}
