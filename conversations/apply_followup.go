@@ -96,8 +96,11 @@ func (t *tx) followUp(m *Message) {
 	case StepResend:
 		t.followUpAt(m, t.resendAt(m))
 	case StepSMS:
-		if t.Merchant.Fallback.OnFailure {
+		switch {
+		case t.Merchant.Fallback.OnFailure:
 			t.fallBack(m)
+		case m.FallBackBy != nil && t.now.Before(*m.FallBackBy):
+			t.followUpAt(m, *m.FallBackBy) // it will not be delivered in time
 		}
 	}
 }
@@ -167,7 +170,9 @@ func (t *tx) followUpDue(timer Timer) error {
 		if m.FallBackBy != nil && !t.now.Before(*m.FallBackBy) && t.fallBack(m) {
 			return nil
 		}
-		t.sendInstead(m, m.Channel, func(n *Message) { n.Resends, n.Template = m.Resends+1, m.Template })
+		if !m.isNotice() || m.Resends < followUps[m.Reason].Resends[m.Channel] {
+			t.sendInstead(m, m.Channel, func(n *Message) { n.Resends, n.Template = m.Resends+1, m.Template })
+		}
 	case DeliveryDelivered, DeliveryRead:
 	default:
 		if t.fallBack(m) && m.Status == DeliveryQueued {

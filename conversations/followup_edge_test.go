@@ -198,6 +198,45 @@ func TestTheMerchantsTimeHoldsForResends(t *testing.T) {
 	}
 }
 
+// TestFailedIsNotDeliveredInTime: a merchant that lets no failure, but time
+// decide, waits for that time.
+func TestFailedIsNotDeliveredInTime(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		reason FailureReason
+		sms    int
+	}{{FailureNotOnChannel, 1}, {FailureBlocked, 0}, {FailureOptedOut, 0}, {FailureInvalidNumber, 0}} {
+		s := fallingBack(t, 5*time.Minute)
+		s.state.Merchant.Fallback.OnFailure = false
+		s.taken(s.newest().ID)
+		s.report(s.newest().ID, DeliveryFailed, c.reason)
+		s.after(5*time.Minute - time.Second)
+		s.drain()
+		if n := s.went(SMS, PurposePayment); n != 0 {
+			t.Errorf("%s: SMS came early", c.reason)
+		}
+		s.after(time.Second)
+		s.drain()
+		if n := s.went(SMS, PurposePayment); n != c.sms {
+			t.Errorf("%s: %d SMS, want %d", c.reason, n, c.sms)
+		}
+		if n := s.went(WhatsApp, PurposePayment); n != 1 {
+			t.Errorf("%s: %d messages on WhatsApp", c.reason, n)
+		}
+	}
+	// SMS is not allowed, and sending the same again would not help.
+	s := fallingBack(t, 5*time.Minute)
+	s.state.Merchant.Fallback.OnFailure = false
+	s.taken(s.newest().ID)
+	s.report(s.newest().ID, DeliveryFailed, FailureNotOnChannel)
+	s.says(SMS, "STOP")
+	s.after(time.Hour / 2)
+	s.drain()
+	if n := s.went(WhatsApp, PurposePayment) + s.went(SMS, PurposePayment); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+}
+
 // TestWhatIsOverIsNotSent: a message that waited until its request was over.
 func TestWhatIsOverIsNotSent(t *testing.T) {
 	t.Parallel()
