@@ -25,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"paythread/conversations"
 	"paythread/gateway/providers"
@@ -113,8 +114,12 @@ var (
 	accountForm = regexp.MustCompile(`^AC[0-9a-f]{32}$`)
 	keyForm     = regexp.MustCompile(`^SK[0-9a-f]{32}$`)
 	serviceForm = regexp.MustCompile(`^MG[0-9a-f]{32}$`)
-	fromForm    = regexp.MustCompile(`^(\+[1-9][0-9]{6,14}|[0-9]{3,8}|[A-Za-z0-9 ]{1,11})$`)
+	fromForm    = regexp.MustCompile(`^(\+[1-9][0-9]{6,14}|[0-9]{3,8}|[A-Za-z0-9 ]{0,10}[A-Za-z][A-Za-z0-9 ]{0,10})$`)
 )
+
+// maxSenderName is how long a name may be that messages come from. One of
+// digits alone would be a national number.
+const maxSenderName = 11
 
 // whatsAppPrefix marks an address of WhatsApp.
 const whatsAppPrefix = "whatsapp:"
@@ -158,7 +163,11 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 	if s.Channel == conversations.WhatsApp {
 		add(p.useWhatsApp(s))
 	} else {
-		check("from", fromForm, "must be an international number with +, a short code, or a name of at most 11 characters")
+		const say = "must be an international number with +, a short code, or a name of at most 11 characters with a letter among them"
+		check("from", fromForm, say)
+		if name := s.Values["from"]; len(name) > maxSenderName && fromForm.MatchString(name) && !phoneForm.MatchString(name) {
+			add(errors.New("from " + say))
+		}
 		for _, c := range contentSettings {
 			if s.Values[c.name] != "" {
 				add(fmt.Errorf("%s is for WhatsApp: SMS has no templates", c.name))
@@ -167,6 +176,11 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 	}
 	if (s.Values["api_key_sid"] == "") != (s.Values["api_key_secret"] == "") {
 		add(errors.New("api_key_sid and api_key_secret go together"))
+	}
+	for _, name := range []string{"auth_token", "auth_token_previous", "api_key_secret"} {
+		if strings.ContainsFunc(s.Values[name], unicode.IsSpace) {
+			add(fmt.Errorf("%s must not hold white space", name))
+		}
 	}
 	if p.from == "" && p.serviceSID == "" {
 		add(errors.New("from or messaging_service_sid is missing"))
@@ -177,6 +191,8 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 	var callbackErr error
 	if p.callback, callbackErr = url.Parse(s.WebhookURL); callbackErr != nil || p.callback.Host == "" {
 		add(errors.New("the address of the sender's webhooks is missing"))
+	} else if strings.Contains(p.callback.Host, "_") {
+		add(errors.New("the name of the public address holds _, which Twilio refuses with every message (21609)"))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("twilio: %w", err)

@@ -254,6 +254,12 @@ func TestSettings(t *testing.T) {
 		{"least", "", nil, ""},
 		{"only a service", "", map[string]string{"from": "", "messaging_service_sid": "MG00000000000000000000000000000004"}, ""},
 		{"a name", "", map[string]string{"from": "Acme Energy"}, ""},
+		{"a name of digits with a letter", "", map[string]string{"from": "4Acme"}, ""},
+		{"a short code", "", map[string]string{"from": "30303"}, ""},
+		{"a national number", "", map[string]string{"from": "0825551234"}, "from must be"},
+		{"a name too long", "", map[string]string{"from": "Acme Energy 1"}, "from must be"},
+		{"a token with a line feed", "", map[string]string{"auth_token": "current-token\n"}, "auth_token must not hold white space"},
+		{"a key's secret with a space", "", map[string]string{"api_key_sid": "SK00000000000000000000000000000003", "api_key_secret": " x"}, "api_key_secret must not hold white space"},
 		{"neither number nor service", "", map[string]string{"from": ""}, "from or messaging_service_sid"},
 		{"key without secret", "", map[string]string{"api_key_sid": "SK00000000000000000000000000000003"}, "go together"},
 		{"secret without key", "", map[string]string{"api_key_secret": "s"}, "go together"},
@@ -351,5 +357,17 @@ func TestWhoseNumber(t *testing.T) {
 		if err != nil || len(got) != 1 || got[0].SenderID != c.want {
 			t.Errorf("%s: got %+v and %v, want the sender %q", c.name, got, err, c.want)
 		}
+	}
+}
+
+// TestCallbackHost: Twilio takes no StatusCallback whose host has an
+// underscore, so no message would ever go out.
+func TestCallbackHost(t *testing.T) {
+	t.Parallel()
+	_, err := twilio.New(providers.Settings{
+		SenderID: "sender_1", WebhookURL: "https://pay_acme.example.test/webhooks/sender_1", Values: with(nil),
+	}, http.DefaultClient, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "21609") {
+		t.Errorf("got %v, want it refused", err)
 	}
 }
