@@ -120,16 +120,14 @@ func hasPrefix(b []byte, prefix string) bool {
 // Content-Length and by chunks: a proxy in front may believe the one and we the
 // other, and take what follows for the next caller's request (RFC 9112, 6.1).
 func refuseTwoLengths(c *fiber.Ctx) error {
-	header := &c.Request().Header
-	if header.ContentLength() == chunked && bytes.Contains(bytes.ToLower(header.RawHeaders()), []byte("content-length:")) {
+	// As it came: of an empty body in chunks the server has made a length of 0.
+	raw := bytes.ToLower(c.Request().Header.RawHeaders())
+	if bytes.Contains(raw, []byte("transfer-encoding:")) && bytes.Contains(raw, []byte("content-length:")) {
 		c.Set(fiber.HeaderConnection, "close")
 		return badRequest(fiber.StatusBadRequest, "two_lengths", "Content-Length and Transfer-Encoding do not go together; send one of them")
 	}
 	return c.Next()
 }
-
-// chunked is what fasthttp calls the length of a body that comes in chunks.
-const chunked = -1
 
 // refuseEncodings refuses compressed bodies, which nobody sends us and which
 // could exhaust the memory once unpacked.

@@ -38,13 +38,15 @@ func TestBodiesWithTwoLengths(t *testing.T) {
 	const body = "5\r\nhello\r\n0\r\n\r\n"
 	for name, c := range map[string]struct {
 		headers string
+		body    string
 		status  int
 		close   bool
 	}{
-		"chunks":              {"Transfer-Encoding: chunked\r\n", 200, false},
-		"both":                {"Content-Length: 20\r\nTransfer-Encoding: chunked\r\n", 400, true},
-		"both, the other way": {"Transfer-Encoding: chunked\r\ncontent-length: 4\r\n", 400, true},
-		"a length":            {"Content-Length: 15\r\n", 200, false},
+		"chunks":              {"Transfer-Encoding: chunked\r\n", body, 200, false},
+		"both":                {"Content-Length: 20\r\nTransfer-Encoding: chunked\r\n", body, 400, true},
+		"both, the other way": {"Transfer-Encoding: chunked\r\ncontent-length: 4\r\n", body, 400, true},
+		"both, no chunk":      {"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", 400, true},
+		"a length":            {"Content-Length: 15\r\n", body, 200, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +58,7 @@ func TestBodiesWithTwoLengths(t *testing.T) {
 			if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\n%s\r\n%s", c.headers, body); err != nil {
+			if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\n%s\r\n%s", c.headers, c.body); err != nil {
 				t.Fatal(err)
 			}
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -119,7 +119,7 @@ func soundValue(d *json.Decoder, depth int) error {
 			if !ok {
 				return ErrShape
 			}
-			key = strings.ToLower(key)
+			key = strings.ToLower(strings.ToUpper(key)) // as encoding/json folds them: ſ is an s
 			if seen[key] {
 				return ErrDuplicate
 			}

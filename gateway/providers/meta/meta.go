@@ -151,8 +151,10 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 	check("template_payment", templateName, "must be lower-case letters, digits and _")
 	check("template_receipt", templateName, "must be lower-case letters, digits and _")
 	check("template_cancelled", templateName, "must be lower-case letters, digits and _")
-	if strings.ContainsAny(s.Values["access_token"], "\r\n\t ") {
-		problems = append(problems, errors.New("access_token must not hold white space"))
+	for _, name := range []string{"access_token", "app_secret", "app_secret_previous", "verify_token"} {
+		if strings.ContainsAny(s.Values[name], "\r\n\t ") {
+			problems = append(problems, fmt.Errorf("%s must not hold white space", name))
+		}
 	}
 	language := languageOf(s.Values["template_language"])
 	if language == "" {
