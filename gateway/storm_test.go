@@ -260,7 +260,7 @@ func (s *storm) posts(to, contentType string, header http.Header, body []byte) e
 		if answer.StatusCode == http.StatusOK {
 			return nil
 		}
-		if answer.StatusCode < 500 || try == 5 {
+		if answer.StatusCode < 500 || try == 50 { // Meta goes on for days
 			return fmt.Errorf("a webhook was answered with %d", answer.StatusCode)
 		}
 	}

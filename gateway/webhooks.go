@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"hash/crc32"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -105,35 +108,86 @@ func forged(reason, location, sentence string) *Problem {
 	return p
 }
 
+// abreast is how many reports of one webhook are taken at the same time. Those
+// of one customer are taken one after the other, in the order of the body.
+const abreast = 8
+
 // commit gives every report to the store. One that fails never holds back the
 // others; if any failed because Redis did not answer, the provider is asked to
 // deliver all of it again, and what was taken is not taken twice.
 func (w *webhooks) commit(sender *liveSender, reports []conversations.Inbound) error {
 	ctx, cancel := context.WithTimeout(context.Background(), webhookWithin)
 	defer cancel()
+	if len(reports) < 2 {
+		return w.takeAll(ctx, sender, reports)
+	}
+	var lanes [abreast][]conversations.Inbound
+	for _, in := range reports {
+		n := crc32.ChecksumIEEE([]byte(customerOf(in))) % abreast
+		lanes[n] = append(lanes[n], in)
+	}
+	var errs [abreast]error
+	var taking sync.WaitGroup
+	for n, lane := range lanes {
+		taking.Go(func() { errs[n] = w.takeAll(ctx, sender, lane) })
+	}
+	taking.Wait()
+	return errors.Join(errs[:]...)
+}
+
+// customerOf tells the reports of different customers apart.
+func customerOf(in conversations.Inbound) string {
+	if contact, _, ok := strings.Cut(in.Correlation, "."); ok {
+		return contact
+	}
+	if len(in.Addresses) > 0 {
+		return in.Addresses[0].Value
+	}
+	return in.ProviderID
+}
+
+// takeAll gives reports to the store, one after the other. The error says that
+// some could not be taken for now.
+func (w *webhooks) takeAll(ctx context.Context, sender *liveSender, reports []conversations.Inbound) error {
 	var unavailable error
 	for _, in := range reports {
-		to, known := w.senders[in.SenderID]
-		if !known {
-			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unknown_sender").Inc()
-			continue
-		}
-		err := w.store.Receive(ctx, to.Merchant.ID, in)
-		switch conversations.CodeOf(err) {
-		case "":
-			if err != nil {
-				w.failed(ctx, sender, in, err)
-				continue
-			}
-			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "taken").Inc()
-		case conversations.CodeUnavailable:
+		if err := w.take(ctx, sender, in); err != nil {
 			unavailable = err
-			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unavailable").Inc()
-		default:
-			w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unmatched").Inc()
 		}
 	}
 	return unavailable
+}
+
+// take gives one report to the store.
+func (w *webhooks) take(ctx context.Context, sender *liveSender, in conversations.Inbound) error {
+	to, known := w.senders[in.SenderID]
+	if !known {
+		w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unknown_sender").Inc()
+		return nil
+	}
+	err := w.receive(ctx, to.Merchant.ID, in)
+	outcome := "unmatched"
+	switch conversations.CodeOf(err) {
+	case "":
+		if err != nil {
+			w.failed(ctx, sender, in, err)
+			return nil
+		}
+		outcome = "taken"
+	case conversations.CodeUnavailable:
+		outcome = "unavailable"
+	}
+	w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), outcome).Inc()
+	if outcome == "unavailable" {
+		return err
+	}
+	return nil
+}
+
+// receive is the store's, whose panic about one report is an error about it.
+func (w *webhooks) receive(ctx context.Context, merchantID string, in conversations.Inbound) (err error) {
+	defer recovered(&err)
+	return w.store.Receive(ctx, merchantID, in)
 }
 
 func (w *webhooks) failed(ctx context.Context, sender *liveSender, in conversations.Inbound, err error) {
