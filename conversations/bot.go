@@ -174,6 +174,7 @@ func (t *tx) answer(m *Message, in Inbound) {
 			meaning.Intent = IntentStop
 		}
 	}
+	m.Meant = meaning.Intent
 	if meaning.Intent == IntentStop || meaning.Intent == IntentStart {
 		t.consent(m, meaning, handled)
 		return

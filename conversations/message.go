@@ -131,7 +131,8 @@ type Message struct {
 	Address    Address                      `json:"address"`   // the customer's
 	Purpose    Purpose                      `json:"purpose,omitempty"`
 	Text       string                       `json:"text,omitempty"`
-	Kind       string                       `json:"kind,omitempty"` // of an inbound one: text, button, image, location, ...
+	Kind       string                       `json:"kind,omitempty"`  // of an inbound one: text, button, image, location, ...
+	Meant      Intent                       `json:"meant,omitempty"` // what the bot took it for, whoever answered
 	Parameters Parameters                   `json:"parameters"`
 	At         time.Time                    `json:"at"`
 	Status     DeliveryStatus               `json:"status,omitempty"`

@@ -39,7 +39,7 @@ var (
 	}
 	verifyIdentityOperation = huma.Operation{
 		OperationID: "verify-identity", Method: http.MethodPost, Path: "/v1/conversations/{id}/verify-identity", Tags: conversationTag,
-		Summary: "Say that the customer is who they were", Description: "After identity_changed_at is set only agents can write on WhatsApp, because the number may have another owner. This says that an agent has made sure. For servers, and for agent sessions with the grant act_all.", Errors: actionErrors,
+		Summary: "Say that the customer is who they were", Description: "After identity_changed_at is set the number may have another owner: only agents can write on WhatsApp, the bot is silent, and no SMS stands in for a message that WhatsApp does not take. This says that an agent has made sure. For servers, and for agent sessions with the grant act_all.", Errors: actionErrors,
 	}
 )
 
@@ -84,6 +84,7 @@ type TranscriptMessage struct {
 	At             time.Time                    `json:"at" doc:"When the customer wrote, or the message was queued."`
 	Text           string                       `json:"text,omitempty"`
 	Kind           string                       `json:"kind,omitempty" example:"text" doc:"Of an inbound one: text, button, image, location, reaction, ..."`
+	Meant          conversations.Intent         `json:"meant,omitempty" example:"wants_stop" doc:"What the bot took an inbound one for, also where an agent answers: stop, start, help, link, amount, status, receipt, other; wants_stop, a wish to get no more messages that is not an opt-out word, and person, a wish to speak to one, are for somebody to see to."`
 	Purpose        conversations.Purpose        `json:"purpose,omitempty" example:"payment" doc:"Of an outbound one: payment, receipt, cancelled, reply, agent, consent."`
 	Agent          string                       `json:"agent,omitempty" doc:"Who wrote it."`
 	PaymentRequest string                       `json:"payment_request,omitempty" doc:"What it is about."`
@@ -135,7 +136,7 @@ func conversationDocument(m *MerchantConfig, c *conversations.Contact) *Conversa
 
 func transcriptMessage(m *conversations.Message) TranscriptMessage {
 	d := TranscriptMessage{
-		ID: m.ID, Direction: "outbound", Channel: m.Channel, At: m.At, Text: m.Text, Kind: m.Kind, Purpose: m.Purpose, Agent: m.By, PaymentRequest: m.RequestID,
+		ID: m.ID, Direction: "outbound", Channel: m.Channel, At: m.At, Text: m.Text, Kind: m.Kind, Meant: m.Meant, Purpose: m.Purpose, Agent: m.By, PaymentRequest: m.RequestID,
 		Status: m.Status, Reason: m.Reason, ReasonText: m.ReasonText(), Follows: m.Follows, Template: m.Template,
 	}
 	if m.Inbound {

@@ -70,6 +70,14 @@ func TestConversationIsRead(t *testing.T) {
 			t.Fatal("the transcript has no end")
 		}
 	}
+	page := b.call(apiCall{method: "GET", path: "/v1/conversations/" + id + "/messages", token: acmeKey}).want(t, 200)
+	meant := map[string]bool{}
+	for i := range 4 {
+		meant[page.text(fmt.Sprintf("items.%d.meant", i))] = true
+	}
+	if !meant["stop"] || !meant["other"] {
+		t.Errorf("what was meant is not told: %s", page.raw)
+	}
 	if said["inbound whatsapp "] != "hello" || said["inbound sms "] != "STOP" || said["outbound whatsapp reply"] == "" || said["outbound sms consent"] == "" || len(said) != 4 {
 		t.Errorf("the transcript has %v", said)
 	}

@@ -18,7 +18,9 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"paythread/conversations"
@@ -34,7 +36,9 @@ func main() {
 	if os.Args[1] == "outages" {
 		limit = 90 * time.Minute // a dozen outages, and what they leave behind
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	asked, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop() // whatever it has started ends with it
+	ctx, cancel := context.WithTimeout(asked, limit)
 	defer cancel()
 	var err error
 	switch os.Args[1] {

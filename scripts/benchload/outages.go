@@ -112,6 +112,7 @@ merchants:{{range .Merchants}}
     api_keys: [{name: bench, secret: {{.ID}}{{$.Key}}}]
     senders:
       - id: {{.ID}}-sender
+        per_second: 1000
 {{.Sender}}
     platform: {name: unified_checkout, base_url: "{{$.World}}", merchant_id: bench, key_id: 08c94330-f618-42a3-b09d-e1e43be5efda, shared_secret: YmVuY2gtc2VjcmV0LW5vdC1hLXNlY3JldC1hdC1hbGw=}
 {{end}}`))
