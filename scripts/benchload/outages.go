@@ -249,15 +249,16 @@ func (o *outageRun) stop() {
 	_ = o.server.Close() // nothing is left to answer
 }
 
-// run measures without an outage first, then each provider's outages in turn.
+// run measures each provider's outages in turn, and before each a while without
+// one: machines have better and worse minutes, so only neighbours compare.
 func (o *outageRun) run(ctx context.Context) error {
-	calm, err := o.phase(ctx, "calm", "", outage{})
-	if err != nil {
-		return err
-	}
 	worst := 0.0
 	for _, failing := range benchProviders {
 		for _, how := range outages {
+			calm, err := o.phase(ctx, failing.id+"."+how.name+".before", "", outage{})
+			if err != nil {
+				return err
+			}
 			took, err := o.phase(ctx, failing.id+"."+how.name, failing.call, how)
 			if err != nil {
 				return err
