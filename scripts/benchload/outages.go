@@ -63,6 +63,7 @@ func measureOutages(ctx context.Context, args []string) error {
 	flags.StringVar(&o.redis, "redis", "", "`ADDRESS` of an empty Redis")
 	flags.DurationVar(&o.long, "duration", time.Minute, "how long each outage lasts")
 	flags.IntVar(&o.rate, "rate", 10, "messages a second of each merchant")
+	flags.StringVar(&o.only, "only", "", "one `OUTAGE` alone, such as meta.503")
 	flags.StringVar(&o.dir, "dir", "", "`FOLDER` for keys, configuration and log")
 	_ = flags.Parse(args) // it exits by itself
 	if err := o.start(ctx); err != nil {
@@ -75,6 +76,7 @@ func measureOutages(ctx context.Context, args []string) error {
 // outageRun is the measurement: the world, the gateway, and what was asked.
 type outageRun struct {
 	binary, redis, dir string
+	only               string
 	long               time.Duration
 	rate               int
 
@@ -255,6 +257,9 @@ func (o *outageRun) run(ctx context.Context) error {
 	worst := 0.0
 	for _, failing := range benchProviders {
 		for _, how := range outages {
+			if o.only != "" && o.only != failing.id+"."+how.name {
+				continue
+			}
 			calm, err := o.phase(ctx, failing.id+"."+how.name+".before", "", outage{})
 			if err != nil {
 				return err
