@@ -89,7 +89,7 @@ type Provider struct {
 	base        string
 	apiKey      string
 	from        string
-	templates   map[conversations.Purpose][]named
+	templates   map[conversations.Purpose]providers.Translations
 	client      *http.Client
 	log         *slog.Logger
 }

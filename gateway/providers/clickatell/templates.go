@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -20,25 +19,20 @@ var templateSettings = map[conversations.Purpose]string{
 	conversations.PurposeCancelled: "template_cancelled",
 }
 
-// named is the name of a template in one language: the One API takes no
+var templateForm = regexp.MustCompile(`^[A-Za-z0-9_]{1,512}$`)
+
+// readTemplates reads the settings that name templates. The One API takes no
 // language beside the name, so each language is a template of its own.
-type named struct{ language, name string }
-
-var (
-	templateForm = regexp.MustCompile(`^[A-Za-z0-9_]{1,512}$`)
-	languageForm = regexp.MustCompile(`^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$`)
-)
-
-// readTemplates reads the settings that name templates.
-func readTemplates(s providers.Settings) (map[conversations.Purpose][]named, error) {
+func readTemplates(s providers.Settings) (map[conversations.Purpose]providers.Translations, error) {
 	byDefault := s.Values["template_language"]
-	if !languageForm.MatchString(byDefault) {
+	if !providers.IsLanguage(byDefault) {
 		return nil, errors.New(`template_language must be a language code such as "en" or "pt_BR"`)
 	}
-	all := map[conversations.Purpose][]named{}
+	all := map[conversations.Purpose]providers.Translations{}
 	var problems []error
 	for purpose, setting := range templateSettings {
-		list, err := parseTemplates(s.Values[setting], byDefault)
+		list, err := providers.ParseTranslations(s.Values[setting], byDefault, templateForm,
+			"must be a name of letters, digits and _, or several with the language before each: en=name, de=name_de", "template_language")
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s %w", setting, err))
 		}
@@ -47,57 +41,14 @@ func readTemplates(s providers.Settings) (map[conversations.Purpose][]named, err
 	return all, errors.Join(problems...)
 }
 
-// parseTemplates reads "name" or "en=name, de=name_de" into a list with the
-// default language's first.
-func parseTemplates(v, byDefault string) ([]named, error) {
-	switch {
-	case v == "":
-		return nil, nil
-	case templateForm.MatchString(v):
-		return []named{{byDefault, v}}, nil
-	}
-	var list []named
-	first := -1
-	for part := range strings.SplitSeq(v, ",") {
-		language, name, _ := strings.Cut(part, "=")
-		n := named{strings.TrimSpace(language), strings.TrimSpace(name)}
-		switch {
-		case !languageForm.MatchString(n.language) || !templateForm.MatchString(n.name):
-			return nil, errors.New("must be a name of letters, digits and _, or several with the language before each: en=name, de=name_de")
-		case slices.ContainsFunc(list, func(other named) bool { return tag(other.language) == tag(n.language) }):
-			return nil, fmt.Errorf("names two templates for %s", n.language)
-		case tag(n.language) == tag(byDefault):
-			first = len(list)
-		}
-		list = append(list, n)
-	}
-	if first < 0 {
-		return nil, fmt.Errorf("names no template for %s, the language of template_language", byDefault)
-	}
-	list[0], list[first] = list[first], list[0]
-	return list, nil
-}
-
-// tag makes two spellings of a language one: de-AT is de_AT.
-func tag(language string) string {
-	return strings.ToLower(strings.ReplaceAll(language, "_", "-"))
-}
-
 // Template names the template that o would be sent with: the one of the
 // customer's language, of its base language, or of the default.
 func (p *Provider) Template(o conversations.Outbound) (name, language string) {
-	list := p.templates[o.Purpose]
-	if p.channel != conversations.WhatsApp || !o.Template || len(list) == 0 {
+	if p.channel != conversations.WhatsApp || !o.Template {
 		return "", ""
 	}
-	exact := tag(o.Parameters.Locale)
-	base, _, _ := strings.Cut(exact, "-")
-	for _, want := range []string{exact, base} {
-		if i := slices.IndexFunc(list, func(n named) bool { return tag(n.language) == want }); i >= 0 {
-			return list[i].name, list[i].language
-		}
-	}
-	return list[0].name, list[0].language
+	t, _ := p.templates[o.Purpose].For(o.Parameters.Locale)
+	return t.Template, t.Language
 }
 
 // template is a WhatsApp template and what stands for {{1}}, {{2}}, ... in it.

@@ -296,13 +296,13 @@ func (p *Provider) checkContents(ctx context.Context) []providers.Finding {
 	return found
 }
 
-func (p *Provider) checkContent(ctx context.Context, setting contentSetting, c content) providers.Finding {
-	check := setting.name + " " + c.language
+func (p *Provider) checkContent(ctx context.Context, setting contentSetting, c providers.Translation) providers.Finding {
+	check := setting.name + " " + c.Language
 	var template struct {
 		Language  string         `json:"language"`
 		Variables map[string]any `json:"variables"`
 	}
-	err := p.get(ctx, p.contentURL+"/v1/Content/"+c.sid, &template)
+	err := p.get(ctx, p.contentURL+"/v1/Content/"+c.Template, &template)
 	switch {
 	case statusOf(err) == http.StatusNotFound:
 		return wrong(check, "copy its SID (HX...) from Twilio's console", "the account has no such template")
@@ -321,7 +321,7 @@ func (p *Provider) checkContent(ctx context.Context, setting contentSetting, c c
 			Reason providers.Loose `json:"rejection_reason"`
 		} `json:"whatsapp"`
 	}
-	if err := p.get(ctx, p.contentURL+"/v1/Content/"+c.sid+"/ApprovalRequests", &approval); err != nil {
+	if err := p.get(ctx, p.contentURL+"/v1/Content/"+c.Template+"/ApprovalRequests", &approval); err != nil {
 		return unanswered(check, fmt.Errorf("its approval: %w", err))
 	}
 	switch status := strings.ToLower(approval.WhatsApp.Status); status {
@@ -333,7 +333,7 @@ func (p *Provider) checkContent(ctx context.Context, setting contentSetting, c c
 	default:
 		return wrong(check, "see why in Twilio's console, and have another one approved", "WhatsApp does not let it be sent: %s", providers.Word(status))
 	}
-	if tag(template.Language) != tag(c.language) {
+	if !providers.SameLanguage(template.Language, c.Language) {
 		return warning(check, "name it for the language that it has", "it is approved, and in another language: %s", providers.Word(template.Language))
 	}
 	return ok(check, "it is approved")

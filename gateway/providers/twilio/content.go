@@ -37,36 +37,24 @@ func askingVariables(v conversations.Parameters) []string {
 	return []string{v.Merchant, v.Amount, v.Order, url.PathEscape(v.LinkCode)}
 }
 
-// contents are the Content templates of one purpose, the default language's
-// first.
-type contents []content
+var contentForm = regexp.MustCompile(`^HX[0-9a-f]{32}$`)
 
-// content is one Content template. Twilio keeps each language under a SID of
-// its own.
-type content struct {
-	language string // as the setting spells it
-	sid      string
-}
-
-var (
-	contentForm  = regexp.MustCompile(`^HX[0-9a-f]{32}$`)
-	languageForm = regexp.MustCompile(`^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$`)
-)
-
-// readContents reads the settings that name Content templates.
-func readContents(s providers.Settings) (map[conversations.Purpose]contents, error) {
+// readContents reads the settings that name Content templates. Twilio keeps
+// each language under a SID of its own.
+func readContents(s providers.Settings) (map[conversations.Purpose]providers.Translations, error) {
 	byDefault := s.Values["content_language"]
-	if !languageForm.MatchString(byDefault) {
+	if !providers.IsLanguage(byDefault) {
 		return nil, errors.New(`content_language must be a language code such as "en" or "pt_BR"`)
 	}
-	all := map[conversations.Purpose]contents{}
+	all := map[conversations.Purpose]providers.Translations{}
 	var problems []error
 	for _, c := range contentSettings {
 		v := s.Values[c.name]
 		if v == "" {
 			continue
 		}
-		list, err := parseContents(v, byDefault)
+		list, err := providers.ParseTranslations(v, byDefault, contentForm,
+			"must be HX and 32 hexadecimal digits, or several with the language before each, en=HX0a, de=HX1b and so on", "content_language")
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s %w", c.name, err))
 		}
@@ -75,60 +63,14 @@ func readContents(s providers.Settings) (map[conversations.Purpose]contents, err
 	return all, errors.Join(problems...)
 }
 
-// parseContents reads "HX..." or "en=HX..., de=HX...".
-func parseContents(v, byDefault string) (contents, error) {
-	if contentForm.MatchString(v) {
-		return contents{{byDefault, v}}, nil
-	}
-	var list contents
-	first := -1
-	for part := range strings.SplitSeq(v, ",") {
-		language, sid, _ := strings.Cut(part, "=")
-		c := content{strings.TrimSpace(language), strings.TrimSpace(sid)}
-		switch {
-		case !languageForm.MatchString(c.language) || !contentForm.MatchString(c.sid):
-			return nil, errors.New("must be HX and 32 hexadecimal digits, or several with the language before each, en=HX0a, de=HX1b and so on")
-		case slices.ContainsFunc(list, func(other content) bool { return tag(other.language) == tag(c.language) }):
-			return nil, fmt.Errorf("names two templates for %s", c.language)
-		case tag(c.language) == tag(byDefault):
-			first = len(list)
-		}
-		list = append(list, c)
-	}
-	if first < 0 {
-		return nil, fmt.Errorf("names no template for %s, the language of content_language", byDefault)
-	}
-	list[0], list[first] = list[first], list[0]
-	return list, nil
-}
-
-// tag makes two spellings of a language one: de-AT is de_AT.
-func tag(language string) string {
-	return strings.ToLower(strings.ReplaceAll(language, "_", "-"))
-}
-
-// of returns the template for a locale: its own, its base language's, or the
-// default's.
-func (cs contents) of(locale string) content {
-	wanted := tag(locale)
-	base, _, _ := strings.Cut(wanted, "-")
-	for _, want := range []string{wanted, base} {
-		if i := slices.IndexFunc(cs, func(c content) bool { return tag(c.language) == want }); i >= 0 {
-			return cs[i]
-		}
-	}
-	return cs[0]
-}
-
 // Template returns the Content template that o would be sent with, by its SID,
 // and its language as the settings spell it.
 func (p *Provider) Template(o conversations.Outbound) (name, language string) {
-	list := p.contents[o.Purpose]
-	if !o.Template || len(list) == 0 {
+	if !o.Template {
 		return "", ""
 	}
-	c := list.of(o.Parameters.Locale)
-	return c.sid, c.language
+	t, _ := p.contents[o.Purpose].For(o.Parameters.Locale)
+	return t.Template, t.Language
 }
 
 // fillContent puts the template of the message's purpose into the form.

@@ -104,7 +104,7 @@ type Provider struct {
 	from         string // as Twilio spells it, with the channel's prefix
 	serviceSID   string
 	validity     string
-	contents     map[conversations.Purpose]contents
+	contents     map[conversations.Purpose]providers.Translations
 	callback     *url.URL
 	client       *http.Client
 	log          *slog.Logger
