@@ -93,6 +93,10 @@ type Merchant struct {
 	MaxAttempts int  // most tries that count
 	Capture     bool // sale or authorization, default of new requests
 	LatePayment LatePayment
+	// ReviewWithin is how long a payment may be under review before it is given
+	// back by itself; zero: as long as the reviewers take.
+	ReviewWithin time.Duration
+	CardTesting  CardTesting
 
 	Fallback Fallback
 	// Texts are the merchant's own wordings, by locale and key ("payment",
@@ -114,6 +118,18 @@ type LatePayment struct {
 	ReverseAfterCancellation bool
 }
 
+// CardTesting bounds how often one customer, or one address on the internet,
+// may try cards within a time, over all payment requests of a merchant. After
+// the free declines each further one doubles the wait before the next try.
+type CardTesting struct {
+	Window       time.Duration // in which tries count
+	ContactTries int           // most declined tries of one contact
+	AddressTries int           // most tries of one address, an IPv6 network of 64 bits counting as one
+	FreeDeclines int           // declines without a wait
+	FirstDelay   time.Duration // after the first decline that is not free; doubles
+	LongestDelay time.Duration
+}
+
 // Timings are the waits of the state machines, all settable.
 type Timings struct {
 	SendWithin       time.Duration   // a charge is sent within this of its commit
@@ -125,6 +141,7 @@ type Timings struct {
 	DeclineGrace     time.Duration   // left after a decline past the window
 	EchoWithin       time.Duration   // the echo of a message of unknown outcome
 	RetryOperationIn time.Duration   // first wait before an operation is tried again; doubles
+	ReviewAskEvery   time.Duration   // the platform is asked how a review stands
 	ResendAfter      time.Duration   // a message that was accepted and then failed for a while is sent again
 }
 
@@ -141,6 +158,7 @@ func DefaultTimings() Timings {
 		DeclineGrace:     5 * m,
 		EchoWithin:       m,
 		RetryOperationIn: 5 * time.Second,
+		ReviewAskEvery:   30 * m,
 		ResendAfter:      2 * m,
 	}
 }

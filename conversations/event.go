@@ -94,13 +94,58 @@ type HolderTold struct{ RequestID, EntryID string }
 // ReceiptViewed says that a person looked at the receipt.
 type ReceiptViewed struct{ RequestID string }
 
-// OperationAnswered brings what became of an operation at the platform.
-type OperationAnswered struct {
+// OperationRequested is the merchant's wish to capture, reverse or refund money
+// that came. A reversal of money that was taken is a void. Amount nil is all
+// that is left; a reversal has none. ExpectedRefundable, of a refund, is what
+// the caller believes could still be refunded: if it is not, nothing is done.
+type OperationRequested struct {
+	RequestID          string
+	Operation          OperationKind // OperationCapture, OperationReversal or OperationRefund
+	Amount             *Money
+	ExpectedRefundable *Money
+	Note               string // why, in the merchant's own words, at most 200 characters
+	Agent              string
+}
+
+// OperationStarted asks for the right to call the platform for an operation.
+// When it commits, and only in the process whose commit it was, the call may be
+// sent until the operation's SendBy. Applied.Operation is the operation to carry
+// out, nil if nothing may be called now.
+type OperationStarted struct {
 	RequestID   string
 	OperationID string
-	State       OperationState
-	Error       string
-	EntryID     string // the outbox entry that it acknowledges
+	EntryID     string // the outbox entry, acknowledged if there is nothing to do
+}
+
+// OperationAnswered brings what became of an operation at the platform.
+type OperationAnswered struct {
+	RequestID        string
+	OperationID      string
+	State            OperationState
+	Error            string
+	ResultID         string // the platform's own transaction for it
+	ReconciliationID string
+	EntryID          string // the outbox entry that it acknowledges
+}
+
+// OperationFound is an operation that was done at the platform and is not, or
+// not surely, one of ours. PlatformID makes it known only once.
+type OperationFound struct {
+	RequestID        string
+	Attempt          int
+	Operation        OperationKind
+	Amount           Money
+	PlatformID       string // the platform's transaction
+	PaymentID        string // the one that it acted on
+	ReconciliationID string
+	At               time.Time
+}
+
+// AttemptNotified says that the platform has news of an attempt: it is asked
+// now and not only by the timetable.
+type AttemptNotified struct {
+	RequestID string
+	Attempt   int
 }
 
 // ReviewDecided says what the platform's reviewers decided.
@@ -196,7 +241,11 @@ func (OrderPaidElsewhere) Kind() EventKind { return "OrderPaidElsewhere" }
 func (OrderAlreadyPaid) Kind() EventKind   { return "OrderAlreadyPaid" }
 func (HolderTold) Kind() EventKind         { return "HolderTold" }
 func (ReceiptViewed) Kind() EventKind      { return "ReceiptViewed" }
+func (OperationRequested) Kind() EventKind { return "OperationRequested" }
+func (OperationStarted) Kind() EventKind   { return "OperationStarted" }
 func (OperationAnswered) Kind() EventKind  { return "OperationAnswered" }
+func (OperationFound) Kind() EventKind     { return "OperationFound" }
+func (AttemptNotified) Kind() EventKind    { return "AttemptNotified" }
 func (ReviewDecided) Kind() EventKind      { return "ReviewDecided" }
 func (TimerFired) Kind() EventKind         { return "TimerFired" }
 func (MessageReceived) Kind() EventKind    { return "MessageReceived" }
@@ -235,16 +284,27 @@ const (
 // LoggedEvent is one entry of a payment request's own log, which the agent
 // sees. Seq counts from 1 without gaps.
 type LoggedEvent struct {
-	Seq       int64          `json:"seq"`
-	Type      string         `json:"type"`
-	At        time.Time      `json:"time"`
-	RequestID string         `json:"payment_request_id"`
-	Order     string         `json:"order"`
-	Lifecycle Lifecycle      `json:"lifecycle"`
-	Reason    string         `json:"reason,omitempty"`
-	Milestone Milestone      `json:"milestone,omitempty"`
-	Attempt   int            `json:"attempt,omitempty"`
-	Message   *LoggedMessage `json:"message,omitempty"`
+	Seq       int64            `json:"seq"`
+	Type      string           `json:"type"`
+	At        time.Time        `json:"time"`
+	RequestID string           `json:"payment_request_id"`
+	Order     string           `json:"order"`
+	Lifecycle Lifecycle        `json:"lifecycle"`
+	Reason    string           `json:"reason,omitempty"`
+	Milestone Milestone        `json:"milestone,omitempty"`
+	Attempt   int              `json:"attempt,omitempty"`
+	Message   *LoggedMessage   `json:"message,omitempty"`
+	Operation *LoggedOperation `json:"operation,omitempty"`
+}
+
+// LoggedOperation is what an event tells of an operation.
+type LoggedOperation struct {
+	ID     string         `json:"id"`
+	Kind   OperationKind  `json:"kind"`
+	Amount Money          `json:"amount"`
+	State  OperationState `json:"state"`
+	Reason string         `json:"reason,omitempty"`
+	Error  string         `json:"error,omitempty"`
 }
 
 // LoggedMessage is what an event tells of a message: never its text.
@@ -277,4 +337,7 @@ type Applied struct {
 	Message   *Message // the message after the event, if it concerns one
 	// Outbound is what SendingStarted allows the caller to send now, or nil.
 	Outbound *Outbound
+	// Operation is what OperationStarted allows the caller to carry out now, or
+	// nil.
+	Operation *Operation
 }

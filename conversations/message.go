@@ -36,6 +36,7 @@ const (
 	PurposePayment   Purpose = "payment"   // asks to pay, carries the checkout link
 	PurposeReceipt   Purpose = "receipt"   // carries the receipt link
 	PurposeCancelled Purpose = "cancelled" // the request was cancelled
+	PurposeRefund    Purpose = "refund"    // money was given back, carries the receipt link
 	PurposeDeclined  Purpose = "declined"  // free text only, inside the window
 	PurposeReply     Purpose = "reply"     // the bot answers
 	PurposeAgent     Purpose = "agent"     // an agent writes

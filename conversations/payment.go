@@ -78,18 +78,21 @@ type Order struct {
 
 // PaymentRequest is what a customer is asked to pay, and all that became of it.
 type PaymentRequest struct {
-	ID          string  `json:"id"`
-	MerchantID  string  `json:"merchant_id"`
-	ContactID   string  `json:"contact_id"`
-	Order       Order   `json:"order"`
-	Phone       string  `json:"phone"` // canonical E.164
-	Channel     Channel `json:"channel"`
-	Locale      string  `json:"locale"`
-	Note        string  `json:"note,omitempty"`
-	Sandbox     bool    `json:"sandbox"`
-	Capture     bool    `json:"capture"`      // sale when true, authorization only when false
-	LinkCode    string  `json:"link_code"`    // the short code of /p/{code}
-	ReceiptCode string  `json:"receipt_code"` // the short code of /r/{code}; of use once paid
+	ID         string  `json:"id"`
+	MerchantID string  `json:"merchant_id"`
+	ContactID  string  `json:"contact_id"`
+	Order      Order   `json:"order"`
+	Phone      string  `json:"phone"` // canonical E.164
+	Channel    Channel `json:"channel"`
+	Locale     string  `json:"locale"`
+	Note       string  `json:"note,omitempty"`
+	// Extra is the merchant's own data, given at creation and returned to its
+	// systems as it came; nobody else sees it.
+	Extra       map[string]string `json:"extra,omitempty"`
+	Sandbox     bool              `json:"sandbox"`
+	Capture     bool              `json:"capture"`      // sale when true, authorization only when false
+	LinkCode    string            `json:"link_code"`    // the short code of /p/{code}
+	ReceiptCode string            `json:"receipt_code"` // the short code of /r/{code}; of use once paid
 
 	CreatedAt  time.Time     `json:"created_at"`
 	TimeToOpen time.Duration `json:"time_to_open"` // nanoseconds, as all durations here
@@ -214,6 +217,7 @@ type Attempt struct {
 	Asked          int          `json:"asked,omitempty"`  // searches made so far
 	AskAt          *time.Time   `json:"ask_at,omitempty"` // when the platform is asked next
 	SettledAt      *time.Time   `json:"settled_at,omitempty"`
+	ReviewBy       *time.Time   `json:"review_by,omitempty"` // in review: given back by itself after that
 	Result         Result       `json:"result"`
 }
 
@@ -272,7 +276,8 @@ const (
 	OperationUnsettled OperationState = "unknown"
 )
 
-// Operation is one capture, reversal, void or refund of an attempt's money.
+// Operation is one capture, reversal, void or refund of an attempt's money. Its
+// ID is its reference at the platform.
 type Operation struct {
 	ID        string         `json:"id"`
 	Kind      OperationKind  `json:"kind"`
@@ -280,13 +285,48 @@ type Operation struct {
 	PaymentID string         `json:"payment_id"` // the platform's transaction it acts on
 	Amount    Money          `json:"amount"`
 	State     OperationState `json:"state"`
-	Reason    string         `json:"reason,omitempty"` // why it is done: second_success, late_payment, partial, risk_declined, review_rejected
-	Error     string         `json:"error,omitempty"`  // the platform's word, when it failed
+	Reason    string         `json:"reason,omitempty"` // why it is done, one of the operation reasons
+	Note      string         `json:"note,omitempty"`   // why, in the merchant's own words; the customer does not see it
+	By        string         `json:"by,omitempty"`     // the agent who asked for it
+	Error     string         `json:"error,omitempty"`  // the platform's word, when it did not succeed
 	Tries     int            `json:"tries,omitempty"`
 	StartedAt time.Time      `json:"started_at"`
-	DueAt     *time.Time     `json:"due_at,omitempty"` // when it is tried again
-	SettledAt *time.Time     `json:"settled_at,omitempty"`
+	// SendBy is set while a process may be calling the platform: it sends until
+	// then, and nobody else does before the outcome is asked for.
+	SendBy    *time.Time `json:"send_by,omitempty"`
+	DueAt     *time.Time `json:"due_at,omitempty"` // when it is tried again, or asked after
+	SettledAt *time.Time `json:"settled_at,omitempty"`
+	// ResultID is the platform's own transaction for it, which later operations
+	// act on: a refund on a capture.
+	ResultID         string `json:"result_id,omitempty"`
+	ReconciliationID string `json:"reconciliation_id,omitempty"`
+	// Elsewhere says that somebody did it at the platform, such as in the
+	// company's back office, and we learnt of it.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 }
+
+// Why an operation is done: the words of Operation.Reason.
+const (
+	OperationAsked         = "asked" // by the merchant
+	OperationElsewhere     = "elsewhere"
+	OperationSecondSuccess = "second_success"
+	OperationLatePayment   = "late_payment"
+	OperationPartial       = "partial"
+	OperationRiskDeclined  = "risk_declined"
+	OperationRejected      = "review_rejected"
+	OperationReviewOver    = "review_timed_out"
+	OperationOrderPaid     = "order_already_paid"
+)
+
+// Words of Operation.Error that the domain acts on; every other is only shown.
+const (
+	// ErrorSettled: a void came too late, the money is on its way to the
+	// merchant. Only a refund gives it back.
+	ErrorSettled = "settled"
+	// ErrorUnderReview: the platform releases nothing before its reviewers have
+	// decided. The operation stays pending.
+	ErrorUnderReview = "under_review"
+)
 
 // Refusal records an event that had no edge, once a pair of event and state.
 type Refusal struct {

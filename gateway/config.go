@@ -172,6 +172,8 @@ type MerchantConfig struct {
 	MaxAttempts    int
 	Capture        bool
 	LatePayment    conversations.LatePayment
+	ReviewWithin   time.Duration
+	CardTesting    conversations.CardTesting
 	Fallback       conversations.Fallback
 	Texts          []*TextsConfig
 	Senders        []*SenderConfig
@@ -222,6 +224,8 @@ func (m *MerchantConfig) Domain() conversations.Merchant {
 		MaxAttempts:      m.MaxAttempts,
 		Capture:          m.Capture,
 		LatePayment:      m.LatePayment,
+		ReviewWithin:     m.ReviewWithin,
+		CardTesting:      m.CardTesting,
 		Fallback:         m.Fallback,
 		Texts:            domainTexts(m.Texts),
 	}

@@ -129,6 +129,8 @@ func timingsField(t *conversations.Timings) field {
 			"How long the echo of a message of unknown outcome is awaited before the message is sent again."),
 		duration(&t.RetryOperationIn, least, hour, "retry_operation_in", "5s",
 			"First wait before a capture, reversal or refund is tried again. It doubles each time."),
+		duration(&t.ReviewAskEvery, least, day, "review_ask_every", "30m",
+			"How often the platform is asked how the review of a payment stands. Its notifications come sooner, where they are set up."),
 		duration(&t.ResendAfter, least, day, "resend_after", "2m",
 			"After this time a message is sent again that a provider took and then reported as failed for a while, such as a phone that was off."),
 	)
@@ -227,6 +229,9 @@ func (m *MerchantConfig) section() section {
 			late(&m.LatePayment.ReverseAfterFailure, "after_failure", "keep", "After the most attempts."),
 			late(&m.LatePayment.ReverseAfterCancellation, "after_cancellation", "reverse", "After the merchant cancelled: it no longer wants the money."),
 		),
+		duration(&m.ReviewWithin, 0, 30*day, "review_within", "0s",
+			"A payment that is under review for longer is given back by itself. 0s never: the reviewers take what they take."),
+		cardTestingField(&m.CardTesting),
 		group("fallback", "When messages about a payment request go by SMS instead of WhatsApp, with the same link. Never past an opt-out.",
 			toggle(&m.Fallback.OnFailure, "on_failure", "true", "When WhatsApp has failed for good, such as a number without WhatsApp."),
 			duration(&m.Fallback.After, 0, day, "after", "0s",
@@ -244,6 +249,18 @@ func (m *MerchantConfig) section() section {
 		},
 		{key: "platform", kind: kindSection, doc: "How the merchant's customers pay.", section: m.Platform.section()},
 	}}
+}
+
+func cardTestingField(c *conversations.CardTesting) field {
+	return group("card_testing", "Against people who try stolen cards. Beside max_attempts, which is of one payment request, these count over all of the merchant's.",
+		duration(&c.Window, minute, 30*day, "window", "24h", "In what time tries count."),
+		number(&c.ContactTries, 1, 10000, "contact_tries", "10", "Declined tries of one customer in that time, after which no further is taken."),
+		number(&c.AddressTries, 1, 100000, "address_tries", "30",
+			"Tries from one address on the internet in that time. Several customers may share one: an office, a mobile network. Set trusted_proxies, or all share the proxy's."),
+		number(&c.FreeDeclines, 0, 1000, "free_declines", "3", "Declines after which the next try need not wait: people mistype, and have more than one card."),
+		duration(&c.FirstDelay, 0, hour, "first_delay", "10s", "Wait after the first decline beyond those. It doubles each time."),
+		duration(&c.LongestDelay, 0, day, "longest_delay", "1h", "The wait does not grow beyond this."),
+	)
 }
 
 func (s *SenderConfig) section() section {

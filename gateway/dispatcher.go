@@ -333,11 +333,11 @@ func (d *dispatcher) operate(ctx context.Context, e conversations.OutboxEntry, b
 	}
 	call, cancel := context.WithTimeout(ctx, d.within)
 	defer cancel()
-	state, reason, err := reverser.Reverse(call, *op, *attempt)
-	answer.State, answer.Error = state, reason
+	result, err := reverser.Reverse(call, *op, *attempt)
+	answer.State, answer.Error, answer.ResultID, answer.ReconciliationID = result.State, result.Reason, result.ID, result.ReconciliationID
 	if err != nil {
-		d.log.WarnContext(ctx, "an operation was not carried out, or nobody knows", "payment_request_id", r.ID, "operation", op.ID, "state", state, "error", err)
-		if state != conversations.OperationPending { // pending: it surely was not, and is tried again
+		d.log.WarnContext(ctx, "an operation was not carried out, or nobody knows", "payment_request_id", r.ID, "operation", op.ID, "state", result.State, "error", err)
+		if result.State != conversations.OperationPending { // pending: it surely was not, and is tried again
 			answer.State = conversations.OperationUnsettled
 		}
 	}

@@ -108,21 +108,118 @@ type Browsing interface {
 //   - OperationUnsettled with an error: it may or may not have been done. The
 //     same operation may be given again in this state, and is then looked for
 //     before it is sent.
+//
+// Operation.SendBy is the time after which nothing is sent any more. A call
+// carries the operation's ID as its reference, so that it can be found again.
+
+// OperationResult is what became of a follow-on call.
+type OperationResult struct {
+	State  conversations.OperationState
+	Reason string // the platform's word, or conversations.ErrorSettled or ErrorUnderReview
+	// ID is the platform's own transaction for the operation, and
+	// ReconciliationID what statements call it, as far as they are known.
+	ID               string
+	ReconciliationID string
+}
 
 // Reverser is a platform that can give back money before settlement: a
-// reversal of an authorization, or a void of a sale or capture.
+// reversal of an authorization, or a void of a sale or capture. A void that came
+// too late fails with conversations.ErrorSettled.
 type Reverser interface {
-	Reverse(ctx context.Context, op conversations.Operation, attempt conversations.Attempt) (state conversations.OperationState, reason string, err error)
+	Reverse(ctx context.Context, op conversations.Operation, attempt conversations.Attempt) (OperationResult, error)
 }
 
 // Capturer is a platform that can take money that is held.
 type Capturer interface {
-	Capture(ctx context.Context, op conversations.Operation, attempt conversations.Attempt) (state conversations.OperationState, reason string, err error)
+	Capture(ctx context.Context, op conversations.Operation, attempt conversations.Attempt) (OperationResult, error)
 }
 
-// Refunder is a platform that can give back money after settlement.
+// Refunder is a platform that can give back money after settlement. The
+// operation's PaymentID is the sale or capture that it takes from.
 type Refunder interface {
-	Refund(ctx context.Context, op conversations.Operation, attempt conversations.Attempt) (state conversations.OperationState, reason string, err error)
+	Refund(ctx context.Context, op conversations.Operation, attempt conversations.Attempt) (OperationResult, error)
+}
+
+// TimeoutReverser is a platform that can take back a charge whose answer never
+// came, by our own reference of it.
+type TimeoutReverser interface {
+	// TimeoutReversalAfter returns how long after the charge that may be asked
+	// for; zero: the processor behind the account does not know it.
+	TimeoutReversalAfter() time.Duration
+	// ReverseUnsettled returns conversations.OutcomeReversed when the charge is
+	// surely taken back, and conversations.OutcomeUnknown when nothing is known
+	// that was not before. An error means that the platform could not be asked.
+	ReverseUnsettled(context.Context, conversations.Attempt) (conversations.Result, error)
+}
+
+// Found is one transaction that a platform knows of, whoever asked for it.
+type Found struct {
+	ID        string
+	PaymentID string // the transaction that it acted on; empty for a payment
+	RootID    string // the first transaction of its chain, as far as it was told
+	Code      string // its reference: an attempt's code, an operation's id, or somebody else's
+	// Operation is what kind of operation it is, empty for a payment: then
+	// Result is as Inquire would tell.
+	Operation        conversations.OperationKind
+	Amount           conversations.Money
+	Succeeded        bool
+	ReconciliationID string
+	At               time.Time
+	Result           conversations.Result
+}
+
+// Auditor is a platform that can list what it did.
+type Auditor interface {
+	// Transactions calls each for every transaction submitted between two times,
+	// oldest first. What is younger than the platform's own delay is missing.
+	// It ends with the first error of each.
+	Transactions(ctx context.Context, from, to time.Time, each func(Found) error) error
+	// Transaction returns one of them; false if there is none (yet).
+	Transaction(ctx context.Context, id string) (Found, bool, error)
+}
+
+// The ways in which a notification is refused.
+var (
+	// ErrNotificationSignature is returned for a notification that the platform
+	// did not sign with a key of ours.
+	ErrNotificationSignature = errors.New("the notification's signature is not right")
+	// ErrNotificationStale is returned for one that was signed too long ago, or in
+	// the future.
+	ErrNotificationStale = errors.New("the notification is too old")
+	// ErrNotificationUnreadable is returned for one that was signed and makes no
+	// sense; a repeat will make none either.
+	ErrNotificationUnreadable = errors.New("the notification cannot be read")
+)
+
+// Notification is a platform's word that something happened. Beyond a review's
+// end it is a hint: what happened is asked for.
+type Notification struct {
+	Key     string // the same for every delivery of the same news
+	Product string // the platform's own words for what it is about; of a known kind if Known
+	Type    string
+	Known   bool
+	// TransactionID and Code name the transaction that it is about, as far as
+	// they were told.
+	TransactionID string
+	Code          string
+	Review        Review
+}
+
+// Review is how a review ended.
+type Review string
+
+// The ends of a review.
+const (
+	ReviewNone     Review = ""
+	ReviewAccepted Review = "accepted"
+	ReviewRejected Review = "rejected"
+)
+
+// Notifying is a platform that tells by webhook what happened.
+type Notifying interface {
+	// ReadNotification verifies and reads a notification; header returns the
+	// value of a request header. Errors: one of the three above.
+	ReadNotification(header func(string) string, body []byte, now time.Time) (Notification, error)
 }
 
 // Setting describes one value that a platform is configured with. The example

@@ -372,7 +372,7 @@ func (s Suite) operations(t *testing.T) {
 	attempt := s.Charge.Attempt
 	attempt.Result = conversations.Result{Outcome: conversations.OutcomeCaptured, PaymentID: "7681234567890123456789", Amount: attempt.Amount}
 	op := conversations.Operation{ID: "op-1", Attempt: attempt.N, PaymentID: attempt.Result.PaymentID, Amount: attempt.Amount, State: conversations.OperationPending, StartedAt: time.Now()}
-	type call func(context.Context, conversations.Operation, conversations.Attempt) (conversations.OperationState, string, error)
+	type call func(context.Context, conversations.Operation, conversations.Attempt) (platforms.OperationResult, error)
 	kinds := []struct {
 		kind conversations.OperationKind
 		of   func(platforms.Platform) call
@@ -430,14 +430,14 @@ func (s Suite) operations(t *testing.T) {
 				if do == nil {
 					t.Skip("the platform cannot do this")
 				}
-				state, reason, err := do(t.Context(), op, attempt)
-				if state != tt.want || (err != nil) != tt.wantErr {
-					t.Errorf("state %q (%s), error %v, want %q, an error: %v", state, reason, err, tt.want, tt.wantErr)
+				got, err := do(t.Context(), op, attempt)
+				if got.State != tt.want || (err != nil) != tt.wantErr {
+					t.Errorf("state %q (%s), error %v, want %q, an error: %v", got.State, got.Reason, err, tt.want, tt.wantErr)
 				}
 				if f != nil {
 					f.wantCalls(1)
 				}
-				s.wantSilence(t, log.String(), reason, err)
+				s.wantSilence(t, log.String(), got.Reason, err)
 			})
 		}
 	}

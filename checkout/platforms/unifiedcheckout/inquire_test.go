@@ -263,9 +263,9 @@ func TestOperationsThatAreAnsweredOddly(t *testing.T) {
 				conversations.OperationReversal: p.Reverse, conversations.OperationVoid: p.Reverse,
 				conversations.OperationCapture: p.Capture, conversations.OperationRefund: p.Refund,
 			}[tt.kind]
-			state, reason, err := do(t.Context(), op, a)
-			if state != tt.want || reason != tt.reason || (err != nil) != (tt.want == later || tt.want == open) {
-				t.Errorf("state %q (%s), %v, want %q (%s); calls %q", state, reason, err, tt.want, tt.reason, s.calls())
+			got, err := do(t.Context(), op, a)
+			if got.State != tt.want || got.Reason != tt.reason || (err != nil) != (tt.want == later || tt.want == open) {
+				t.Errorf("state %q (%s), %v, want %q (%s); calls %q", got.State, got.Reason, err, tt.want, tt.reason, s.calls())
 			}
 		})
 	}
@@ -278,8 +278,8 @@ func TestReversalIsForTheAuthorizedAmount(t *testing.T) {
 	a.Result = conversations.Result{Outcome: conversations.OutcomePartial, PaymentID: "76", Amount: conversations.Money{Minor: 7450, Currency: "ZAR"}}
 	op := operation(conversations.OperationReversal, a, 14900)
 	op.Reason = "partial"
-	if state, _, err := p.Reverse(t.Context(), op, a); state != conversations.OperationSucceeded {
-		t.Fatal(state, err)
+	if result, err := p.Reverse(t.Context(), op, a); result.State != conversations.OperationSucceeded {
+		t.Fatal(result.State, err)
 	}
 	want := `POST /pts/v2/payments/76/reversals {"clientReferenceInformation":{"code":"pr_07abc-1"},"reversalInformation":{"amountDetails":{"totalAmount":"74.50","currency":"ZAR"},"reason":"partial"}}`
 	if got := s.calls(); len(got) != 1 || got[0] != want {
@@ -295,8 +295,8 @@ func TestOperationWithoutAPaymentIsNotSent(t *testing.T) {
 		a.Result = conversations.Result{Outcome: conversations.OutcomeCaptured, PaymentID: id, Amount: zar149}
 		op := operation(conversations.OperationVoid, a, 14900)
 		for name, do := range map[string]follower{"reverse": p.Reverse, "capture": p.Capture, "refund": p.Refund} {
-			if state, reason, _ := do(t.Context(), op, a); state != conversations.OperationFailed || reason != reasonNoPaymentID {
-				t.Errorf("%s of %q: %q (%s), want failed", name, id, state, reason)
+			if got, _ := do(t.Context(), op, a); got.State != conversations.OperationFailed || got.Reason != reasonNoPaymentID {
+				t.Errorf("%s of %q: %q (%s), want failed", name, id, got.State, got.Reason)
 			}
 		}
 	}

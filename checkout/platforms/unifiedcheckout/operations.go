@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"paythread/checkout/platforms"
 	"paythread/checkout/platforms/cybersource"
 	"paythread/conversations"
 )
@@ -57,10 +58,10 @@ var errNotVisible = errors.New("the transaction does not show in CyberSource's s
 
 // Reverse implements platforms.Reverser. Giving money back twice is impossible
 // there: the second call is refused. So it is repeated without fear.
-func (p *Platform) Reverse(ctx context.Context, op conversations.Operation, a conversations.Attempt) (conversations.OperationState, string, error) {
+func (p *Platform) Reverse(ctx context.Context, op conversations.Operation, a conversations.Attempt) (platforms.OperationResult, error) {
 	v := p.reverse(ctx, op, a)
 	p.audit("reversal answered", op, v)
-	return v.state, v.reason, v.err
+	return platforms.OperationResult{State: v.state, Reason: v.reason}, v.err
 }
 
 // reverse voids what is captured, and releases what is only held.
@@ -144,10 +145,10 @@ func (p *Platform) reversedOrSettled(ctx context.Context, op conversations.Opera
 }
 
 // Capture implements platforms.Capturer.
-func (p *Platform) Capture(ctx context.Context, op conversations.Operation, a conversations.Attempt) (conversations.OperationState, string, error) {
+func (p *Platform) Capture(ctx context.Context, op conversations.Operation, a conversations.Attempt) (platforms.OperationResult, error) {
 	v := p.capture(ctx, op, a)
 	p.audit("capture answered", op, v)
-	return v.state, v.reason, v.err
+	return platforms.OperationResult{State: v.state, Reason: v.reason}, v.err
 }
 
 func (p *Platform) capture(ctx context.Context, op conversations.Operation, a conversations.Attempt) verdict {
@@ -215,10 +216,10 @@ func (p *Platform) captureOf(ctx context.Context, op conversations.Operation, a 
 
 // Refund implements platforms.Refunder. Its reference is the operation's id,
 // so that one of several refunds can be found again.
-func (p *Platform) Refund(ctx context.Context, op conversations.Operation, a conversations.Attempt) (conversations.OperationState, string, error) {
+func (p *Platform) Refund(ctx context.Context, op conversations.Operation, a conversations.Attempt) (platforms.OperationResult, error) {
 	v := p.refund(ctx, op, a)
 	p.audit("refund answered", op, v)
-	return v.state, v.reason, v.err
+	return platforms.OperationResult{State: v.state, Reason: v.reason}, v.err
 }
 
 func (p *Platform) refund(ctx context.Context, op conversations.Operation, a conversations.Attempt) verdict {

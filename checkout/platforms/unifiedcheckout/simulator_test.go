@@ -157,13 +157,13 @@ func operation(kind conversations.OperationKind, a conversations.Attempt, minor 
 	}
 }
 
-type follower func(context.Context, conversations.Operation, conversations.Attempt) (conversations.OperationState, string, error)
+type follower func(context.Context, conversations.Operation, conversations.Attempt) (platforms.OperationResult, error)
 
 func (w *world) do(f follower, op conversations.Operation, a conversations.Attempt, want conversations.OperationState) {
 	w.t.Helper()
-	state, reason, err := f(w.t.Context(), op, a)
-	if state != want {
-		w.t.Fatalf("%s: state %q (%s), %v, want %q", op.Kind, state, reason, err, want)
+	got, err := f(w.t.Context(), op, a)
+	if got.State != want {
+		w.t.Fatalf("%s: state %q (%s), %v, want %q", op.Kind, got.State, got.Reason, err, want)
 	}
 }
 
