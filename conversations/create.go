@@ -33,8 +33,8 @@ type CreateRequest struct {
 // localeForm is the shape of a language tag (BCP 47), written with - or _.
 var localeForm = regexp.MustCompile(`^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$`)
 
-// plan is what was chosen for a create, or for the sealing of an order, before
-// anything was made, so that a retry runs the same steps with the same ids.
+// plan is what was chosen for a create, for the sealing of an order or for a
+// change of a callback endpoint, before anything was made, so that a retry runs the same steps with the same ids.
 type plan struct {
 	Hash        string `json:"hash"`
 	ContactID   string `json:"contact,omitempty"`
@@ -42,6 +42,9 @@ type plan struct {
 	LinkCode    string `json:"link,omitempty"`
 	ReceiptCode string `json:"receipt,omitempty"`
 	SealedID    string `json:"sealed,omitempty"`
+	EndpointID  string `json:"endpoint,omitempty"`
+	Secret      string `json:"secret,omitempty"` // of a callback endpoint
+	AskedAt     int64  `json:"asked_at,omitempty"`
 }
 
 // Create makes a payment request and queues its first message. With Once, a

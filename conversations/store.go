@@ -106,7 +106,7 @@ func Connect(ctx context.Context, o Options) (*Store, error) {
 		rdb: redis.NewUniversalClient(o.universal(o.PoolSize)), keys: newKeys(o.Prefix, o.Partitions), o: o, log: o.Log,
 		contacts: newContactCache(20000), claims: newClaimCache(50000),
 	}
-	s.blocking = redis.NewUniversalClient(o.universal(2*o.Partitions + 4))
+	s.blocking = redis.NewUniversalClient(o.universal(3*o.Partitions + 4)) // outbox, feed and callbacks: one of each in each partition of a Cluster
 	s.SetMerchants(o.Merchants)
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close() // the first error says more
