@@ -210,7 +210,7 @@ func (t *tx) sendInstead(m *Message, channel Channel, change func(*Message)) boo
 	}
 	if m.isNotice() {
 		r := t.request(m.RequestID)
-		if r == nil || !r.wants(m.Purpose) || r.Newest[m.Purpose] != "" && r.Newest[m.Purpose] != m.ID {
+		if r == nil || !r.wants(m.Purpose) || r.outdates(m) {
 			return false
 		}
 		n.ID = nextMessageID(r)
@@ -300,12 +300,19 @@ func (r *PaymentRequest) wants(p Purpose) bool {
 	switch p {
 	case PurposePayment:
 		return r.Lifecycle == Open
-	case PurposeReceipt:
+	case PurposeReceipt, PurposeRefund:
 		return slices.Contains(withReceipt, r.Lifecycle)
 	case PurposeCancelled:
 		return r.Lifecycle == Cancelled
 	}
 	return true
+}
+
+// outdates tells whether a newer message says what this one does. Each about
+// money that went back tells of another sum.
+func (r *PaymentRequest) outdates(m *Message) bool {
+	newest := r.Newest[m.Purpose]
+	return m.Purpose != PurposeRefund && newest != "" && newest != m.ID
 }
 
 // addMessage lists a message among those of its request.

@@ -51,13 +51,31 @@ func (t *tx) addressesLearnt(e AddressesLearnt) error {
 
 // sendAbout queues a message about a payment request.
 func (t *tx) sendAbout(r *PaymentRequest, purpose Purpose) {
+	t.sendNotice(r, purpose, t.parameters(r, purpose))
+}
+
+// sendRefund tells the customer that so much went back of the money that
+// counted. Where many messages wait already, or were sent about the request, the
+// receipt alone tells it: a system that refunds in a thousand parts must neither
+// grow the contact nor reach the customer a thousand times, nor take from the
+// agent what may be sent again.
+func (t *tx) sendRefund(r *PaymentRequest, amount Money) {
+	if t.contact.crowded(t.contact.channelFor(r)) || len(r.Messages) >= maxRequestMessages/2 {
+		return
+	}
+	p := t.parameters(r, PurposeRefund)
+	p.Amount = amount.String()
+	t.sendNotice(r, PurposeRefund, p)
+}
+
+func (t *tx) sendNotice(r *PaymentRequest, purpose Purpose, p Parameters) {
 	m := &Message{
 		ID:         nextMessageID(r),
 		RequestID:  r.ID,
 		Channel:    t.contact.channelFor(r),
 		Address:    t.addressFor(r),
 		Purpose:    purpose,
-		Parameters: t.parameters(r, purpose),
+		Parameters: p,
 	}
 	m.Text = t.Merchant.Text(m.Channel, purpose, m.Parameters)
 	r.addMessage(m)
@@ -74,7 +92,7 @@ func (t *tx) addressFor(r *PaymentRequest) Address {
 func (t *tx) parameters(r *PaymentRequest, purpose Purpose) Parameters {
 	p := Parameters{Merchant: t.Merchant.Name, Amount: r.Order.Total.String(), Order: r.Order.Reference, Locale: r.Locale}
 	switch purpose {
-	case PurposeReceipt:
+	case PurposeReceipt, PurposeRefund:
 		p.LinkCode, p.Link = r.ReceiptCode, t.Merchant.PublicURL+"/r/"+r.ReceiptCode
 	case PurposeCancelled:
 	default:
@@ -296,12 +314,8 @@ func (t *tx) windowOpen(m *Message) bool {
 	return t.now.Before(t.contact.InboundAt[m.SenderID].Add(serviceWindow))
 }
 
-// isNotice tells whether a message is one that the business begins: on
-// WhatsApp those go as approved templates once the customer has been silent
-// for a day.
-func (m *Message) isNotice() bool {
-	return m.Purpose == PurposePayment || m.Purpose == PurposeReceipt || m.Purpose == PurposeCancelled
-}
+// isNotice tells whether a message is one that the business begins.
+func (m *Message) isNotice() bool { return slices.Contains(NoticePurposes, m.Purpose) }
 
 // mayNotSend says why a message must not go out now, or "".
 func (t *tx) mayNotSend(m *Message) FailureReason {

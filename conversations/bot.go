@@ -160,7 +160,7 @@ func notInWord(r rune) bool {
 // situations say how the bot speaks of a lifecycle.
 var situations = map[Lifecycle]string{
 	Open: "open", Processing: "processing", Authorized: "paid", Paid: "paid", InReview: "in_review", Failed: "failed",
-	Expired: "expired", Cancelled: "cancelled", Reversed: "reversed", PartiallyRefunded: "paid", Refunded: "reversed",
+	Expired: "expired", Cancelled: "cancelled", Reversed: "reversed", PartiallyRefunded: "partly_refunded", Refunded: "reversed",
 }
 
 // answer takes an inbound message's intent: consent first, then the bot's
@@ -225,11 +225,26 @@ func (t *tx) situation() (string, Parameters) {
 	if r == nil {
 		return "any", Parameters{Merchant: t.Merchant.Name, Locale: t.Merchant.Locale}
 	}
-	situation, purpose := situations[r.Lifecycle], PurposeReply
-	if situation == "paid" || situation == "reversed" {
-		purpose = PurposeReceipt
+	situation := situations[r.Lifecycle]
+	if !slices.Contains(withReceipt, r.Lifecycle) {
+		return situation, t.parameters(r, PurposeReply)
 	}
-	return situation, t.parameters(r, purpose)
+	p := t.parameters(r, PurposeReceipt)
+	p.Amount = r.standing().String()
+	return situation, p
+}
+
+// standing returns the amount that the bot names once money came: what is paid
+// now, or what went back of it when nothing is.
+func (r *PaymentRequest) standing() Money {
+	amount := r.Order.Total
+	switch r.Lifecycle {
+	case Paid, PartiallyRefunded:
+		amount.Minor = r.CapturedMinor - r.RefundedMinor
+	case Refunded:
+		amount.Minor = r.RefundedMinor
+	}
+	return amount
 }
 
 // The payloads of the bot's buttons, at most three to a message; bot/intents.yaml
@@ -239,7 +254,7 @@ var (
 	offersPaid   = []string{"receipt", "status", "person"}
 	offers       = map[string][]string{
 		"any": offersAlways, "open": {"pay", "status", "person"}, "processing": offersAlways, "in_review": offersAlways,
-		"paid": offersPaid, "reversed": offersPaid, "expired": offersAlways, "cancelled": offersAlways, "failed": offersAlways,
+		"paid": offersPaid, "partly_refunded": offersPaid, "reversed": offersPaid, "expired": offersAlways, "cancelled": offersAlways, "failed": offersAlways,
 	}
 )
 

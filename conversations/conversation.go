@@ -100,7 +100,7 @@ type Merchant struct {
 
 	Fallback Fallback
 	// Texts are the merchant's own wordings, by locale and key ("payment",
-	// "receipt", "cancelled"), in place of the shipped SMS texts.
+	// "receipt", "cancelled", "refund"), in place of the shipped SMS texts.
 	Texts map[string]map[string]string
 }
 

@@ -43,6 +43,11 @@ const (
 	PurposeConsent   Purpose = "consent"   // the one confirmation of an opt-out
 )
 
+// NoticePurposes are those of the messages that the business begins, about one
+// payment request: on WhatsApp they go as approved templates once the customer
+// has been silent for a day.
+var NoticePurposes = []Purpose{PurposePayment, PurposeReceipt, PurposeCancelled, PurposeRefund}
+
 // DeliveryStatus is what became of one outbound message, in rank order.
 type DeliveryStatus string
 

@@ -113,9 +113,9 @@ func (m Merchant) smsText(purpose Purpose, p Parameters) string {
 	return ""
 }
 
-// LinkButton returns the label of the button that carries the link of a payment
-// or receipt message on WhatsApp, at most 20 characters; "" for any other
-// purpose.
+// LinkButton returns the label of the button that carries the link of a message
+// of a purpose on WhatsApp, at most 20 characters; "" for a purpose without a
+// link.
 func LinkButton(purpose Purpose, locale string) string {
 	return text(locale, string(purpose)+".button", Parameters{})
 }
