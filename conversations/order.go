@@ -22,8 +22,8 @@ func CheckOrder(o Order, m Merchant) error {
 		return Invalid("order", "the order number is missing")
 	}
 	code := o.Total.Currency
-	if _, ok := CurrencyDigits(code); !ok {
-		return Invalid("total.currency", "%q is not an ISO 4217 currency code, for example \"ZAR\"", clip(code, 12))
+	if err := CheckCurrency("total.currency", code); err != nil {
+		return err
 	}
 	if len(m.Currencies) > 0 && !slices.Contains(m.Currencies, code) {
 		return Invalid("total.currency", "%s is not accepted here; use %s", code, strings.Join(m.Currencies, ", "))
