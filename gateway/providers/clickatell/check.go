@@ -159,10 +159,10 @@ func (p *Provider) checkAddresses() providers.Finding {
 // checkTemplates looks at which templates are named. Whether WhatsApp has
 // approved them is told by the portal only.
 func (p *Provider) checkTemplates() providers.Finding {
-	f := providers.Finding{Check: "templates", State: providers.FindingOK, Detail: "all three are named; Clickatell's API does not tell whether they are approved",
+	f := providers.Finding{Check: "templates", State: providers.FindingOK, Detail: "all four are named; Clickatell's API does not tell whether they are approved",
 		Mend: "see in the portal that they are, and send each to yourself once: how the API takes them is not well documented"}
 	var missing []string
-	for _, purpose := range []conversations.Purpose{conversations.PurposePayment, conversations.PurposeReceipt, conversations.PurposeCancelled} {
+	for _, purpose := range conversations.NoticePurposes {
 		if len(p.templates[purpose]) == 0 {
 			missing = append(missing, templateSettings[purpose])
 		}

@@ -112,7 +112,7 @@ func TestCheckSettings(t *testing.T) {
 	t.Parallel()
 	const ok, warning, wrong = providers.FindingOK, providers.FindingWarning, providers.FindingWrong
 	const user, password = "webhook_user", "webhook_password"
-	templates := map[string]string{"template_payment": "a", "template_receipt": "b", "template_cancelled": "c"}
+	templates := map[string]string{"template_payment": "a", "template_receipt": "b", "template_cancelled": "c", "template_refund": "d"}
 	for _, c := range []struct {
 		name    string
 		channel conversations.Channel
@@ -130,9 +130,10 @@ func TestCheckSettings(t *testing.T) {
 		{"not https", conversations.SMS, "http://pay.example.test/webhooks/sender_1", nil, "webhook secret", wrong, "https"},
 		{"address", conversations.SMS, webhookURL, nil, "webhook address", ok, webhookURL + "/WEBHOOK_SECRET"},
 		{"address with user", conversations.SMS, webhookURL, map[string]string{"webhook_secret": "", user: "u", password: "sixteen-and-more"}, "webhook address", ok, "enter " + webhookURL + " for"},
-		{"templates", conversations.WhatsApp, webhookURL, templates, "templates", ok, "all three"},
-		{"no receipt", conversations.WhatsApp, webhookURL, map[string]string{"template_payment": "a", "template_cancelled": "c"}, "templates", warning, "not set: template_receipt"},
-		{"no payment", conversations.WhatsApp, webhookURL, nil, "templates", wrong, "template_payment, template_receipt, template_cancelled"},
+		{"templates", conversations.WhatsApp, webhookURL, templates, "templates", ok, "all four"},
+		{"no receipt", conversations.WhatsApp, webhookURL, map[string]string{"template_payment": "a", "template_cancelled": "c", "template_refund": "d"}, "templates", warning, "not set: template_receipt"},
+		{"no refund", conversations.WhatsApp, webhookURL, map[string]string{"template_payment": "a", "template_receipt": "b", "template_cancelled": "c"}, "templates", warning, "not set: template_refund"},
+		{"no payment", conversations.WhatsApp, webhookURL, nil, "templates", wrong, "template_payment, template_receipt, template_cancelled, template_refund"},
 		{"SMS has none", conversations.SMS, webhookURL, nil, "templates", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

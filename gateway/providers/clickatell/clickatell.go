@@ -60,6 +60,7 @@ var settings = []providers.Setting{
 	{Name: "template_payment", Doc: "WhatsApp template that asks to pay: {{1}} merchant, {{2}} amount, {{3}} order, and PUBLIC_URL/p/{{4}}." + unverified},
 	{Name: "template_receipt", Doc: "WhatsApp template with the receipt: {{1}} merchant, {{2}} amount, {{3}} order, and PUBLIC_URL/r/{{4}}." + unverified},
 	{Name: "template_cancelled", Doc: "WhatsApp template for a cancelled request: {{1}} merchant, {{2}} order." + unverified},
+	{Name: "template_refund", Doc: "WhatsApp template for money that went back: {{1}} merchant, {{2}} amount, {{3}} order, and PUBLIC_URL/r/{{4}}." + unverified},
 }
 
 // Registration is Clickatell for the registry. It confirms no opt-out by

@@ -37,6 +37,7 @@ func harness() providertest.Harness {
 			"webhook_secret": secret, "webhook_secret_previous": previousSecret,
 			"webhook_user": "clickatell", "webhook_password": "current-password-for-tests", "webhook_password_previous": "previous-password-for-tests",
 			"template_language": "en", "template_payment": "en=payment_request,de=payment_request_de", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled",
+			"template_refund": "payment_refunded",
 		},
 		WebhookURL:  webhookURL,
 		Siblings:    map[string]string{"sms": "sender_1", "whatsapp": "sender_2"},

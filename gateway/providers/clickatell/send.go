@@ -102,8 +102,8 @@ func (p *Provider) compose(o conversations.Outbound) (*message, error) {
 // its own: the texts are written for providers that have a button for it.
 func withLink(o conversations.Outbound) string {
 	link := o.Parameters.Link
-	notice := o.Purpose == conversations.PurposePayment || o.Purpose == conversations.PurposeReceipt
-	if !notice || link == "" || strings.Contains(o.Text, link) {
+	linked := conversations.LinkButton(o.Purpose, o.Parameters.Locale) != ""
+	if !linked || link == "" || strings.Contains(o.Text, link) {
 		return o.Text
 	}
 	return o.Text + "\n" + link

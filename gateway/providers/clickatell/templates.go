@@ -17,6 +17,7 @@ var templateSettings = map[conversations.Purpose]string{
 	conversations.PurposePayment:   "template_payment",
 	conversations.PurposeReceipt:   "template_receipt",
 	conversations.PurposeCancelled: "template_cancelled",
+	conversations.PurposeRefund:    "template_refund",
 }
 
 var templateForm = regexp.MustCompile(`^[A-Za-z0-9_]{1,512}$`)

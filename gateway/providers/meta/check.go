@@ -469,6 +469,7 @@ var templateForms = []struct {
 	{conversations.PurposePayment, "template_payment", 3, "/p/"},
 	{conversations.PurposeReceipt, "template_receipt", 3, "/r/"},
 	{conversations.PurposeCancelled, "template_cancelled", 2, ""},
+	{conversations.PurposeRefund, "template_refund", 3, "/r/"},
 }
 
 // templates looks at each configured template in each configured language.

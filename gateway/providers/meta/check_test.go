@@ -49,6 +49,7 @@ func newGraph() *graph {
 			approvedTemplate("payment_request", language, "{{1}} asks for {{2}} for order {{3}}.", "https://pay.example.test/p/{{1}}"),
 			approvedTemplate("receipt_ready", language, "{{1}}: {{2}} paid for {{3}}. {{1}} thanks you.", "https://pay.example.test/r/{{1}}"),
 			approvedTemplate("request_cancelled", language, "{{1}} cancelled order {{2}}.", ""),
+			approvedTemplate("money_returned", language, "{{1}} returned {{2}} for order {{3}}.", "https://pay.example.test/r/{{1}}"),
 		)
 	}
 	g.templates = append(g.templates, approvedTemplate("payment_request_old", "en", "No.", ""))
@@ -217,12 +218,13 @@ func TestCheck(t *testing.T) {
 			want:   []string{"warning account: waba_id is not set", "wrong webhook address: Webhooks go to old.example"}},
 
 		{name: "template not set", settings: map[string]string{"template_receipt": ""}, want: []string{"warning template receipt: template_receipt is not set"}},
+		{name: "the optional template not set", settings: map[string]string{"template_refund": ""}, want: []string{"warning template refund: template_refund is not set"}},
 		{name: "template missing", settings: map[string]string{"template_payment": "payment_404"}, want: []string{
 			"wrong template payment_404 (en): The account has no such template", "wrong template payment_404 (de): The account has no such template"}},
 		{name: "template missing in a language", settings: map[string]string{"template_languages": "de, pt-BR"}, want: []string{
-			"wrong template payment_request (pt_BR): ", "wrong template receipt_ready (pt_BR): ", "wrong template request_cancelled (pt_BR): "}},
+			"wrong template payment_request (pt_BR): ", "wrong template receipt_ready (pt_BR): ", "wrong template request_cancelled (pt_BR): ", "wrong template money_returned (pt_BR): "}},
 		{name: "templates may not be read", change: func(g *graph) { g.refuse["WABA1/message_templates"] = `"code":10` }, want: []string{
-			"warning template payment_request: Meta refused", "warning template receipt_ready: Meta refused", "warning template request_cancelled: Meta refused"}},
+			"warning template payment_request: Meta refused", "warning template receipt_ready: Meta refused", "warning template request_cancelled: Meta refused", "warning template money_returned: Meta refused"}},
 		{name: "template paused", change: first(func(t map[string]any) { t["status"] = "PAUSED" }), want: []string{"wrong template payment_request (de): Its status is paused"}},
 		{name: "template flagged", change: first(func(t map[string]any) { t["status"] = "FLAGGED" }), want: []string{"warning template payment_request (de): Its status is flagged"}},
 		{name: "template of a status to come", change: first(func(t map[string]any) { t["status"] = "BRAND_NEW" }), want: []string{"warning template payment_request (de): Its status is brand_new"}},

@@ -68,6 +68,7 @@ var settings = []providers.Setting{
 	{Name: "template_payment", Doc: "Template that asks to pay: merchant, amount, order; its URL button ends in the link's code. How long Meta tries to deliver it is part of the template, not of the message: give it a validity period, such as an hour, when it is made."},
 	{Name: "template_receipt", Doc: "Template with the receipt: merchant, amount, order; its URL button ends in the link's code."},
 	{Name: "template_cancelled", Doc: "Template for a cancelled request: merchant, order; no button."},
+	{Name: "template_refund", Doc: "Template for money that went back: merchant, amount, order; its URL button ends in the receipt link's code."},
 }
 
 // Registration is the WhatsApp Cloud API for the registry.
@@ -148,9 +149,9 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 	check("phone_number_id", pathPart, "must be an id as Meta shows it")
 	check("waba_id", pathPart, "must be an id as Meta shows it")
 	check("app_id", pathPart, "must be an id as Meta shows it")
-	check("template_payment", templateName, "must be lower-case letters, digits and _")
-	check("template_receipt", templateName, "must be lower-case letters, digits and _")
-	check("template_cancelled", templateName, "must be lower-case letters, digits and _")
+	for _, f := range templateForms {
+		check(f.setting, templateName, "must be lower-case letters, digits and _")
+	}
 	for _, name := range []string{"access_token", "app_secret", "app_secret_previous", "verify_token"} {
 		if strings.ContainsAny(s.Values[name], "\r\n\t ") {
 			problems = append(problems, fmt.Errorf("%s must not hold white space", name))
@@ -185,13 +186,12 @@ func New(s providers.Settings, client *http.Client, log *slog.Logger) (*Provider
 		token:       s.Values["access_token"],
 		language:    language,
 		languages:   languages,
-		templates: map[conversations.Purpose]string{
-			conversations.PurposePayment:   s.Values["template_payment"],
-			conversations.PurposeReceipt:   s.Values["template_receipt"],
-			conversations.PurposeCancelled: s.Values["template_cancelled"],
-		},
-		client: providers.WithoutRedirects(client),
-		log:    log.With("provider", "meta", "sender", s.SenderID),
+		templates:   map[conversations.Purpose]string{},
+		client:      providers.WithoutRedirects(client),
+		log:         log.With("provider", "meta", "sender", s.SenderID),
+	}
+	for _, f := range templateForms {
+		p.templates[f.purpose] = s.Values[f.setting]
 	}
 	for _, name := range []string{"app_secret", "app_secret_previous"} {
 		if v := s.Values[name]; v != "" {

@@ -31,7 +31,7 @@ func harness() providertest.Harness {
 			"api_version": "v25.0", "phone_number_id": "PN1", "waba_id": "WABA1",
 			"access_token": "EAAB-access-token-for-tests", "app_secret": "current-app-secret", "app_secret_previous": "previous-app-secret",
 			"verify_token": "verify-token-for-tests", "template_language": "en", "template_languages": "de, pt-BR de_CH",
-			"template_payment": "payment_request", "template_receipt": "receipt_ready", "template_cancelled": "request_cancelled",
+			"template_payment": "payment_request", "template_receipt": "receipt_ready", "template_cancelled": "request_cancelled", "template_refund": "money_returned",
 		},
 		WebhookURL:      "https://pay.example.test/webhooks/sender_1",
 		Siblings:        map[string]string{"PN1": "sender_1", "PN2": "sender_2"},

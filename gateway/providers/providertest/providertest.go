@@ -117,6 +117,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("parse", h.testParse)
 	t.Run("hostile", h.testHostile)
 	t.Run("send", h.testSend)
+	t.Run("notices", h.testNotices)
 	t.Run("statuses", h.testStatuses)
 	t.Run("no answer", h.testNoAnswer)
 	t.Run("secrets", h.testSecrets)

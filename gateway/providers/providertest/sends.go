@@ -2,12 +2,14 @@ package providertest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -60,6 +62,74 @@ func (h *Harness) testSend(t *testing.T) {
 			}{f.Reason, f.Code, f.Retryable, f.Unknown, wait(f.RetryAfter), f.Error()})}))
 		})
 	}
+}
+
+// testNotices sends each message that a business begins on WhatsApp. It has a
+// setting of its own for its template, which may be left out: then what must be
+// a template fails without a call, so that SMS can take over.
+func (h *Harness) testNotices(t *testing.T) {
+	if cmp.Or(h.Channel, h.Registration.Channels[0]) != conversations.WhatsApp {
+		t.Skip("only WhatsApp has templates")
+	}
+	for _, purpose := range conversations.NoticePurposes {
+		t.Run(string(purpose), func(t *testing.T) {
+			i := slices.IndexFunc(h.Registration.Settings, func(s providers.Setting) bool { return strings.HasSuffix(s.Name, "_"+string(purpose)) })
+			if i < 0 {
+				t.Fatal("no setting names its template")
+			}
+			setting := h.Registration.Settings[i]
+			if setting.Required || h.Values[setting.Name] == "" {
+				t.Fatalf("%s must be optional, and have a value in the harness", setting.Name)
+			}
+			o := h.Outbound
+			o.Purpose, o.Text = purpose, "A word from Acme Energy."
+			p, linked := o.Parameters, conversations.LinkButton(purpose, "en") != ""
+
+			o.Template = true
+			asked, name, f := h.ask(t, h.Values, o)
+			if f != nil || name == "" {
+				t.Fatalf("as the template %q: %v", name, f)
+			}
+			for value, want := range map[string]bool{
+				p.Merchant: true, p.Order: true, p.Amount: purpose != conversations.PurposeCancelled, p.LinkCode: linked, o.Text: false,
+			} {
+				if strings.Contains(asked, value) != want {
+					t.Errorf("as a template, asked with %q: %t, want %t:\n%s", value, !want, want, asked)
+				}
+			}
+
+			without := maps.Clone(h.Values)
+			delete(without, setting.Name)
+			if asked, name, f := h.ask(t, without, o); f == nil || f.Reason != conversations.FailureTemplate || name != "" || asked != "" {
+				t.Errorf("without %s: got %v as the template %q, asked\n%s", setting.Name, f, name, asked)
+			}
+
+			o.Template = false
+			asked, _, f = h.ask(t, without, o)
+			if f != nil || !strings.Contains(asked, o.Text) || strings.Contains(asked, p.Link) != linked {
+				t.Errorf("as free text: got %v, asked\n%s", f, asked)
+			}
+		})
+	}
+}
+
+// ask sends a message to somebody who accepts it, with these settings, and
+// returns what was asked and the name of the template.
+func (h *Harness) ask(t *testing.T, values map[string]string, o conversations.Outbound) (asked, template string, f *providers.Failure) {
+	t.Helper()
+	server := farEnd(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = string(h.request(t, r))
+		h.Accept(w, r)
+	})
+	values = maps.Clone(values)
+	values[BaseURL] = server.URL
+	b := h.benchWith(t, values)
+	_, f = b.send(t.Context(), t, o)
+	server.Close() // so that asked is written
+	if named, ok := b.Provider.(providers.Templater); ok {
+		template, _ = named.Template(o)
+	}
+	return asked, template, f
 }
 
 // wait is a duration as text, and empty for none.

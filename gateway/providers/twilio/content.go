@@ -26,14 +26,15 @@ type contentSetting struct {
 // contentSettings are the purposes that WhatsApp has templates for. The link's
 // code is the end of the button's address.
 var contentSettings = []contentSetting{
-	{"content_payment", conversations.PurposePayment, true, askingVariables},
-	{"content_receipt", conversations.PurposeReceipt, true, askingVariables},
+	{"content_payment", conversations.PurposePayment, true, linkedVariables},
+	{"content_receipt", conversations.PurposeReceipt, true, linkedVariables},
 	{"content_cancelled", conversations.PurposeCancelled, false, func(v conversations.Parameters) []string {
 		return []string{v.Merchant, v.Order}
 	}},
+	{"content_refund", conversations.PurposeRefund, true, linkedVariables},
 }
 
-func askingVariables(v conversations.Parameters) []string {
+func linkedVariables(v conversations.Parameters) []string {
 	return []string{v.Merchant, v.Amount, v.Order, url.PathEscape(v.LinkCode)}
 }
 

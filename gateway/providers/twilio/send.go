@@ -117,7 +117,7 @@ func (p *Provider) prefix() string {
 // purpose needs.
 func (p *Provider) text(o conversations.Outbound) string {
 	link := o.Parameters.Link
-	linked := o.Purpose == conversations.PurposePayment || o.Purpose == conversations.PurposeReceipt
+	linked := conversations.LinkButton(o.Purpose, o.Parameters.Locale) != ""
 	if p.channel != conversations.WhatsApp || !linked || link == "" || o.Text == "" || strings.Contains(o.Text, link) {
 		return o.Text
 	}

@@ -72,6 +72,7 @@ var settings = []providers.Setting{
 	{Name: "content_payment", Doc: "WhatsApp: Content template (HX...) that asks to pay, with the variables merchant, amount, order, link code. One for all, or one a language: en=HX..., de=HX..."},
 	{Name: "content_receipt", Doc: "WhatsApp: Content template with the receipt, of the same variables and form."},
 	{Name: "content_cancelled", Doc: "WhatsApp: Content template for a cancelled request, with the variables merchant, order; of the same form."},
+	{Name: "content_refund", Doc: "WhatsApp: Content template for money that went back, of the variables and form of the receipt's."},
 }
 
 // Registration is Twilio for the registry.

@@ -99,6 +99,7 @@ func whatsAppHarness(t testing.TB) providertest.Harness {
 		"content_payment":   "en=HX00000000000000000000000000000001, de=HX00000000000000000000000000000002, pt_BR=HX00000000000000000000000000000003",
 		"content_receipt":   "HX00000000000000000000000000000004",
 		"content_cancelled": "de=HX00000000000000000000000000000006, en=HX00000000000000000000000000000005",
+		"content_refund":    "HX00000000000000000000000000000007",
 	})
 	delete(h.Values, "messaging_service_sid")                                                       // a service would have other numbers as well
 	h.Siblings = map[string]string{"whatsapp:+15550783889": "sender_2", "+15550783881": "sender_3"} // the SMS of its own number
@@ -319,6 +320,7 @@ func TestTemplate(t *testing.T) {
 		{conversations.PurposePayment, true, "de", "", ""},
 		{conversations.PurposeReceipt, false, "de", any, "en"},
 		{conversations.PurposeCancelled, false, "de", "", ""},
+		{conversations.PurposeRefund, false, "de", "", ""},
 		{conversations.PurposeReply, false, "de", "", ""},
 	} {
 		name, language := p.Template(conversations.Outbound{Purpose: c.purpose, Template: !c.free, Parameters: conversations.Parameters{Locale: c.locale}})
