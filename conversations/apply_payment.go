@@ -173,7 +173,7 @@ var guards = map[Guard]func(*paymentTx) *Error{
 		if len(p.r.Attempts) >= maxAttempts {
 			return Refused(ReasonTooManyAttempts, "too many attempts were made; ask for another way to pay")
 		}
-		return nil
+		return p.contact.MayTry(p.Merchant.CardTesting, p.now)
 	},
 	IfContextFits: func(p *paymentTx) *Error {
 		if no := p.isPayable(); no != nil {
@@ -559,6 +559,7 @@ func (t *tx) created(e Created) error {
 	}
 	p := &paymentTx{tx: t, r: r}
 	p.take(Requested)
+	p.warnOfDeclines()
 	return nil
 }
 
@@ -624,6 +625,7 @@ func (t *tx) onAttempt(requestID string, n int, on Trigger, result Result) error
 		a.SettledAt = &t.now
 	}
 	p.take(on)
+	p.noteDecline(on)
 	return nil
 }
 

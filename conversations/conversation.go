@@ -54,6 +54,9 @@ type Contact struct {
 	Requests []string         `json:"requests,omitempty"` // ids of those not yet final, oldest first
 	Latest   string           `json:"latest,omitempty"`   // id of the newest request, whatever became of it
 	Lanes    map[Channel]Lane `json:"lanes,omitempty"`
+	// Declines are the times when a card of theirs was declined, oldest first,
+	// as far as CardTesting looks at them.
+	Declines []time.Time `json:"declines,omitempty"`
 	// Recent finds a message by the provider's id when a status carries no
 	// correlation value; bounded, newest last.
 	Recent []RecentMessage `json:"recent,omitempty"`

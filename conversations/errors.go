@@ -3,6 +3,7 @@ package conversations
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is the coarse kind of an Error. The edge turns it into a status.
@@ -26,6 +27,8 @@ type Error struct {
 	Reason  string // stable snake_case word for programs, empty if Code says it all
 	Message string // a sentence for the person: what is wrong, what would be right
 	Err     error  // the inner error, not shown outside
+	// RetryAt is when the same may be tried again, nil if nobody knows.
+	RetryAt *time.Time
 }
 
 // Error returns the sentence, and the inner error behind it.

@@ -84,6 +84,7 @@ func (k keys) idempotency(merchant, key string) string { return k.alone("k", mer
 func (k keys) sealed(id string) string                 { return k.alone("s", id) }
 func (k keys) throttle(name string) string             { return k.alone("q", name) }
 func (k keys) sender(id string) string                 { return k.alone("w", id) }
+func (k keys) tries(merchant, address string) string   { return k.alone("n", merchant, address) }
 func (k keys) store() string                           { return k.alone("store") }
 
 // digest shortens text of foreign length and alphabet to what a key may hold.
