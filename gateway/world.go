@@ -51,7 +51,7 @@ const (
 // otherContents are Twilio's names of the templates.
 var otherContents = map[string]string{
 	"payment_request": "HX00000000000000000000000000000011", "payment_receipt": "HX00000000000000000000000000000012",
-	"payment_cancelled": "HX00000000000000000000000000000013",
+	"payment_cancelled": "HX00000000000000000000000000000013", "payment_refunded": "HX00000000000000000000000000000014",
 }
 
 // webhookPaths say below which address of the gateway the companies call: the
@@ -204,6 +204,7 @@ func approvedTemplates(gatewayURL string) []approvedTemplate {
 		{"payment_request", body(conversations.PurposePayment, priced), "Pay securely", gatewayURL + "/p/"},
 		{"payment_receipt", body(conversations.PurposeReceipt, priced), "View receipt", gatewayURL + "/r/"},
 		{"payment_cancelled", body(conversations.PurposeCancelled, unpriced), "", ""},
+		{"payment_refunded", body(conversations.PurposeRefund, priced), "View receipt", gatewayURL + "/r/"},
 	}
 }
 
@@ -229,15 +230,16 @@ func identities(gatewayURL string) string {
   Twilio       account_sid %s, auth_token %s
                SMS from %s, webhooks to %s
                WhatsApp from %s, webhooks to %s
-               content_payment %s, content_receipt %s, content_cancelled %s
+               content_payment %s, content_receipt %s
+               content_cancelled %s, content_refund %s
   Clickatell   api_key %s, webhook_secret %s
                SMS and WhatsApp from %s, webhooks to %s
   CyberSource  merchant_id %s, key_id %s, shared_secret %s
 A sender's id is the word behind /webhooks/. WhatsApp templates at Meta and Clickatell: payment_request,
-payment_receipt, payment_cancelled. docs/simulator.md has all of it as configuration.
+payment_receipt, payment_cancelled, payment_refunded. docs/simulator.md has all of it as configuration.
 `, demoMeta.PhoneNumberID, demoMeta.WABAID, demoMeta.AccessToken, demoMeta.AppSecret, demoMeta.VerifyToken, gatewayURL+webhookPaths.Meta,
 		demoTwilio.SID, demoTwilio.AuthToken, demoTwilioPhone, gatewayURL+webhookPaths.TwilioSMS, otherTwilioPhone, gatewayURL+webhookPaths.TwilioWhatsApp,
-		otherContents["payment_request"], otherContents["payment_receipt"], otherContents["payment_cancelled"],
+		otherContents["payment_request"], otherContents["payment_receipt"], otherContents["payment_cancelled"], otherContents["payment_refunded"],
 		otherClickatellKey, otherWebhookSecret, strings.TrimPrefix(otherClickatellPhone, "+"), gatewayURL+webhookPaths.Clickatell,
 		demoCyberSource.ID, demoCyberSource.KeyID, demoCyberSource.SharedSecret)
 }
