@@ -85,7 +85,7 @@ type TranscriptMessage struct {
 	Text           string                       `json:"text,omitempty"`
 	Kind           string                       `json:"kind,omitempty" example:"text" doc:"Of an inbound one: text, button, image, location, reaction, ..."`
 	Meant          conversations.Intent         `json:"meant,omitempty" example:"wants_stop" doc:"What the bot took an inbound one for, also where an agent answers: stop, start, help, link, amount, status, receipt, other; wants_stop, a wish to get no more messages that is not an opt-out word, and person, a wish to speak to one, are for somebody to see to."`
-	Purpose        conversations.Purpose        `json:"purpose,omitempty" example:"payment" doc:"Of an outbound one: payment, receipt, cancelled, reply, agent, consent."`
+	Purpose        conversations.Purpose        `json:"purpose,omitempty" example:"payment" doc:"Of an outbound one: payment, receipt, cancelled, refund, reply, agent, consent."`
 	Agent          string                       `json:"agent,omitempty" doc:"Who wrote it."`
 	PaymentRequest string                       `json:"payment_request,omitempty" doc:"What it is about."`
 	Status         conversations.DeliveryStatus `json:"status,omitempty" enum:"queued,sending,accepted,sent,delivered,read,failed"`

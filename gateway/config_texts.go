@@ -20,6 +20,7 @@ type TextsConfig struct {
 	Payment   string
 	Receipt   string
 	Cancelled string
+	Refund    string
 }
 
 // ownText is one of the texts, with the rules that go with its purpose.
@@ -36,6 +37,7 @@ func (t *TextsConfig) texts() []ownText {
 		{"payment", conversations.PurposePayment, &t.Payment, named},
 		{"receipt", conversations.PurposeReceipt, &t.Receipt, named},
 		{"cancelled", conversations.PurposeCancelled, &t.Cancelled, named[:3]},
+		{"refund", conversations.PurposeRefund, &t.Refund, named},
 	}
 }
 
@@ -71,6 +73,7 @@ func (m *MerchantConfig) textsField() field {
 					like("{merchant}: please pay {amount} for order {order}: {link} Reply STOP to opt out"),
 				value(&t.Receipt, kindText, trimmed, "receipt", "", "Brings the receipt. {link} stands in it once, too."),
 				value(&t.Cancelled, kindText, trimmed, "cancelled", "", "Says that there is nothing to pay any more. It has no link."),
+				value(&t.Refund, kindText, trimmed, "refund", "", "Says that money went back: {amount} is what did, and {link} leads to the receipt and stands in it once."),
 			}}
 		},
 	}
@@ -98,8 +101,8 @@ func (m *MerchantConfig) checkTexts(r *reader, path string) {
 	for i, t := range m.Texts {
 		p := fmt.Sprintf("%s.texts[%d]", path, i)
 		unique(r, seen, t.Locale, p+".locale", "is the language of %s too, want one element for each language")
-		if t.Payment+t.Receipt+t.Cancelled == "" && !r.anyWithin(p) {
-			r.problem(p, "has no text, want payment, receipt or cancelled")
+		if t.Payment+t.Receipt+t.Cancelled+t.Refund == "" && !r.anyWithin(p) {
+			r.problem(p, "has no text, want payment, receipt, cancelled or refund")
 		}
 		for _, x := range t.texts() {
 			if *x.text != "" {

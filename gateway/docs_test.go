@@ -466,7 +466,7 @@ var printedForm = regexp.MustCompile(`(?s)(<!-- printed: ([a-z]+)(?: ([a-z]+))? 
 // the code prints.
 func TestGeneratedProviderGuides(t *testing.T) {
 	t.Parallel()
-	want := map[string][]string{"docs/providers/templates.md": {"templates payment", "templates receipt", "templates cancelled"}}
+	want := map[string][]string{"docs/providers/templates.md": {"templates payment", "templates receipt", "templates cancelled", "templates refund"}}
 	for _, r := range guided {
 		want[guideOf(r)] = []string{"settings " + r.Name, "limits " + r.Name}
 	}
@@ -559,7 +559,7 @@ func printedTemplates(purpose conversations.Purpose) string {
 func TestTemplatesCanBeSubmitted(t *testing.T) {
 	t.Parallel()
 	variable := regexp.MustCompile(`\{\{\d\}\}`)
-	for purpose, values := range map[conversations.Purpose]int{conversations.PurposePayment: 3, conversations.PurposeReceipt: 3, conversations.PurposeCancelled: 2} {
+	for purpose, values := range map[conversations.Purpose]int{conversations.PurposePayment: 3, conversations.PurposeReceipt: 3, conversations.PurposeCancelled: 2, conversations.PurposeRefund: 3} {
 		rows := strings.Split(strings.TrimSpace(printedTemplates(purpose)), "\n")[2:]
 		if len(rows) != len(conversations.Locales()) {
 			t.Errorf("%s: %d rows, want one for each of %v", purpose, len(rows), conversations.Locales())

@@ -161,10 +161,10 @@ const merchantsCountry = "country"
 // exampleSettings are values for the printed example where a provider or
 // platform looks at their form.
 var exampleSettings = map[string]map[string]string{
-	"meta":   {"phone_number_id": "106540352242922", "template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled"},
+	"meta":   {"phone_number_id": "106540352242922", "template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled", "template_refund": "payment_refunded"},
 	"twilio": {"account_sid": "AC0123456789abcdef0123456789abcdef", "from": "+27600000001"},
 	// One of webhook_secret and webhook_user is needed; the secret has a least length.
-	"clickatell": {"webhook_secret": placeholder + "-with-a-long-random-secret", "template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled"},
+	"clickatell": {"webhook_secret": placeholder + "-with-a-long-random-secret", "template_payment": "payment_request", "template_receipt": "payment_receipt", "template_cancelled": "payment_cancelled", "template_refund": "payment_refunded"},
 	"unified_checkout": {
 		"merchant_id":   "acme_sandbox",
 		"key_id":        "08c94330-f618-42a3-b09d-e1e43be5efda",

@@ -25,7 +25,7 @@ const (
 
 var stageContents = map[conversations.Purpose]string{
 	conversations.PurposePayment: "HX00000000000000000000000000000001", conversations.PurposeReceipt: "HX00000000000000000000000000000002",
-	conversations.PurposeCancelled: "HX00000000000000000000000000000003",
+	conversations.PurposeCancelled: "HX00000000000000000000000000000003", conversations.PurposeRefund: "HX00000000000000000000000000000004",
 }
 
 // senders are the demo's senders with the providers of the stage, as YAML.
@@ -38,14 +38,14 @@ func (p providersOfTheStage) senders(s *stage) string {
 			head += fmt.Sprintf("        base_url: %s/twilio\n        account_sid: %s\n        auth_token: %s\n        from: %q\n",
 				s.outside.URL, demoTwilio.SID, demoTwilio.AuthToken, number[channel])
 			if channel == conversations.WhatsApp {
-				for _, purpose := range stagePurposes {
+				for _, purpose := range conversations.NoticePurposes {
 					head += fmt.Sprintf("        content_%s: %s\n", purpose, stageContents[purpose])
 				}
 			}
 		case "clickatell":
 			head += fmt.Sprintf("        base_url: %s/clickatell\n        api_key: %s\n        webhook_secret: %s\n", s.outside.URL, stageClickatellKey+string(channel), stageWebhookSecret)
 			if channel == conversations.WhatsApp {
-				for _, purpose := range stagePurposes {
+				for _, purpose := range conversations.NoticePurposes {
 					head += fmt.Sprintf("        template_%s: %s\n", purpose, "request_"+string(purpose))
 				}
 			}
@@ -58,9 +58,6 @@ func (p providersOfTheStage) senders(s *stage) string {
 // sendersBlock is the demo's list of senders.
 var sendersBlock = regexp.MustCompile(`(?s)    senders:\n.*?    platform:`)
 
-// stagePurposes are the purposes that WhatsApp wants a template for.
-var stagePurposes = []conversations.Purpose{conversations.PurposePayment, conversations.PurposeReceipt, conversations.PurposeCancelled}
-
 // settle puts the merchant into the world of the providers.
 func (p providersOfTheStage) settle(c *simulator.Config, public string) {
 	body := func(purpose conversations.Purpose) (text, label, link string) {
@@ -68,7 +65,7 @@ func (p providersOfTheStage) settle(c *simulator.Config, public string) {
 		switch purpose {
 		case conversations.PurposeCancelled:
 			v.Order = "{{2}}"
-		case conversations.PurposeReceipt:
+		case conversations.PurposeReceipt, conversations.PurposeRefund:
 			label, link = "View receipt", public+"/r/{{4}}"
 		default:
 			label, link = "Pay securely", public+"/p/{{4}}"
@@ -80,7 +77,7 @@ func (p providersOfTheStage) settle(c *simulator.Config, public string) {
 		account.Numbers = append(account.Numbers, twilio.Number{
 			Channel: twilio.WhatsApp, E164: stageTwilioWhatsApp, Name: "Acme Energy", InboundURL: public + "/webhooks/acme-wa#rc=3&rp=ct,rt,5xx",
 		})
-		for _, purpose := range stagePurposes {
+		for _, purpose := range conversations.NoticePurposes {
 			text, label, link := body(purpose)
 			account.Contents = append(account.Contents, twilio.Content{SID: stageContents[purpose], Body: text, ButtonLabel: label, ButtonURL: link})
 		}
@@ -96,7 +93,7 @@ func (p providersOfTheStage) settle(c *simulator.Config, public string) {
 		}
 		if channel == conversations.WhatsApp {
 			in.Numbers[0].E164 = "+27600000005"
-			for _, purpose := range stagePurposes {
+			for _, purpose := range conversations.NoticePurposes {
 				text, label, link := body(purpose)
 				in.Templates = append(in.Templates, clickatell.Template{Name: "request_" + string(purpose), Body: text, ButtonLabel: label, ButtonURL: link})
 			}
