@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,7 +24,8 @@ type CreateRequest struct {
 	Locale       string // empty: the merchant's
 	Note         string
 	CustomerName string
-	TimeToOpen   time.Duration // zero: the merchant's
+	Extra        map[string]string // the merchant's own data, as CheckExtra takes it
+	TimeToOpen   time.Duration     // zero: the merchant's
 	TimeToPay    time.Duration
 	Capture      *bool // nil: the merchant's
 	Agent        string
@@ -120,6 +122,9 @@ func (s *Store) drafted(c CreateRequest) (*PaymentRequest, Merchant, error) {
 	if m.Senders[c.Channel] == "" {
 		return nil, m, Invalid("channel", "there is no sender for %s; use another channel", c.Channel)
 	}
+	if err := CheckExtra(c.Extra); err != nil {
+		return nil, m, err
+	}
 	country := c.Country
 	if country == "" {
 		country = m.Country
@@ -145,7 +150,7 @@ func (s *Store) drafted(c CreateRequest) (*PaymentRequest, Merchant, error) {
 		}
 	}
 	r := &PaymentRequest{
-		MerchantID: m.ID, Order: c.Order, Phone: phone, Channel: c.Channel, Locale: c.Locale, Note: c.Note,
+		MerchantID: m.ID, Order: c.Order, Phone: phone, Channel: c.Channel, Locale: c.Locale, Note: c.Note, Extra: maps.Clone(c.Extra),
 		Sandbox: m.Sandbox, Capture: m.Capture, TimeToOpen: c.TimeToOpen, TimeToPay: c.TimeToPay,
 	}
 	if r.Locale == "" {

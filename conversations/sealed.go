@@ -13,13 +13,14 @@ import (
 // SealedOrder is what an order-management system's server handed over for one
 // agent's browser, which holds only its id.
 type SealedOrder struct {
-	ID           string    `json:"id"`
-	MerchantID   string    `json:"merchant_id"`
-	Order        Order     `json:"order"`
-	Phone        string    `json:"phone"` // as it was handed over
-	Country      string    `json:"country"`
-	CustomerName string    `json:"customer_name,omitempty"`
-	SealedAt     time.Time `json:"sealed_at"`
+	ID           string            `json:"id"`
+	MerchantID   string            `json:"merchant_id"`
+	Order        Order             `json:"order"`
+	Phone        string            `json:"phone"` // as it was handed over
+	Country      string            `json:"country"`
+	CustomerName string            `json:"customer_name,omitempty"`
+	Extra        map[string]string `json:"extra,omitempty"` // for the payment request; the browser does not see it
+	SealedAt     time.Time         `json:"sealed_at"`
 }
 
 // Seal keeps an order for agent sessions. The amounts are checked as in
@@ -37,6 +38,9 @@ func (s *Store) Seal(ctx context.Context, o SealedOrder, once Once) (*SealedOrde
 		return nil, err
 	}
 	if err := checkText("customer_name", o.CustomerName, 120); err != nil {
+		return nil, err
+	}
+	if err := CheckExtra(o.Extra); err != nil {
 		return nil, err
 	}
 	if o.Country == "" {

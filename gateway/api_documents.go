@@ -48,6 +48,7 @@ type PaymentRequestDocument struct {
 	FellBackTo    conversations.Channel                 `json:"fell_back_to,omitempty" enum:"sms" doc:"Where its messages go now, because the channel failed."`
 	Locale        string                                `json:"locale" example:"en"`
 	Note          string                                `json:"note,omitempty" doc:"For the merchant's own eyes."`
+	Extra         map[string]string                     `json:"extra,omitempty" doc:"The merchant's own data, as it was given; for API keys only."`
 	LineItems     []LineItem                            `json:"line_items"`
 	Subtotal      Amount                                `json:"subtotal"`
 	Tax           Amount                                `json:"tax"`
@@ -169,6 +170,7 @@ func (a *api) document(ctx context.Context, c *call, r *conversations.PaymentReq
 		d.Milestones = map[conversations.Milestone]time.Time{}
 	}
 	if c.session == nil {
+		d.Extra = r.Extra
 		d.Link = c.merchant.PublicURL + "/p/" + r.LinkCode
 		if r.Receipt != nil {
 			d.ReceiptLink = c.merchant.PublicURL + "/r/" + r.ReceiptCode

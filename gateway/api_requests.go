@@ -38,6 +38,8 @@ type createBody struct {
 	TimeToOpen   *int64  `json:"time_to_open_seconds,omitempty" minimum:"1" maximum:"2678400" example:"86400" doc:"How long the link may stay unopened; missing: the merchant's."`
 	TimeToPay    *int64  `json:"time_to_pay_seconds,omitempty" minimum:"1" maximum:"2678400" example:"900" doc:"How long the customer may take once the link is opened; missing: the merchant's."`
 	Capture      *bool   `json:"capture,omitempty" doc:"True takes the money at once, false only holds it; missing: the merchant's."`
+
+	Extra map[string]string `json:"extra,omitempty" example:"{\"branch\":\"Paarl\"}" doc:"Your own data, returned to your servers as it came and shown to nobody else: at most 20 entries with names of at most 40 and values of at most 500 characters."`
 }
 
 type createInput struct {
@@ -75,7 +77,7 @@ func (a *api) asked(ctx context.Context, c *call, b createBody) (conversations.C
 	create := conversations.CreateRequest{
 		MerchantID: c.merchant.ID, Phone: valueOf(b.Phone), Country: valueOf(b.Country), Channel: conversations.Channel(b.Channel),
 		Locale: valueOf(b.Locale), Note: valueOf(b.Note), CustomerName: valueOf(b.CustomerName),
-		TimeToOpen: seconds(b.TimeToOpen), TimeToPay: seconds(b.TimeToPay), Capture: b.Capture,
+		TimeToOpen: seconds(b.TimeToOpen), TimeToPay: seconds(b.TimeToPay), Capture: b.Capture, Extra: b.Extra,
 		Agent: c.agent(), Once: c.once(),
 	}
 	if c.session != nil {
@@ -86,7 +88,7 @@ func (a *api) asked(ctx context.Context, c *call, b createBody) (conversations.C
 		if err != nil {
 			return create, err
 		}
-		create.Order, create.Country, create.CustomerName = sealed.Order, sealed.Country, sealed.CustomerName
+		create.Order, create.Country, create.CustomerName, create.Extra = sealed.Order, sealed.Country, sealed.CustomerName, sealed.Extra
 		if b.Phone == nil {
 			create.Phone = sealed.Phone
 		}
@@ -111,7 +113,7 @@ func (b createBody) notForAgents() (wrong []FieldProblem) {
 		sent bool
 	}{
 		{"country", b.Country != nil}, {"customer_name", b.CustomerName != nil}, {"time_to_open_seconds", b.TimeToOpen != nil},
-		{"time_to_pay_seconds", b.TimeToPay != nil}, {"capture", b.Capture != nil},
+		{"time_to_pay_seconds", b.TimeToPay != nil}, {"capture", b.Capture != nil}, {"extra", b.Extra != nil},
 	} {
 		if f.sent {
 			names = append(names, f.name)

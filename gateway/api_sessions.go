@@ -16,6 +16,8 @@ type sessionOrder struct {
 	Phone        string `json:"phone,omitempty" maxLength:"40" example:"082 123 4567" doc:"The customer's; the agent may correct it."`
 	Country      string `json:"country,omitempty" maxLength:"2" example:"ZA" doc:"ISO 3166 alpha-2, for a national phone number; missing: the merchant's."`
 	CustomerName string `json:"customer_name,omitempty" maxLength:"120"`
+	// Extra stays on the server: the agent's browser neither sends nor sees it.
+	Extra map[string]string `json:"extra,omitempty" example:"{\"branch\":\"Paarl\"}" doc:"Your own data for the payment request, returned to your servers as it came; the agent does not see it. At most 20 entries with names of at most 40 and values of at most 500 characters."`
 }
 
 // TransformSchema is asked by huma: what OrderFields leave open is required here.
@@ -88,7 +90,7 @@ func (a *api) seal(ctx context.Context, c *call, o *sessionOrder, renew string) 
 		return nil, invalid(wrong)
 	}
 	sealed, err := a.store.Seal(ctx, conversations.SealedOrder{
-		MerchantID: c.merchant.ID, Order: order, Phone: o.Phone, Country: o.Country, CustomerName: o.CustomerName,
+		MerchantID: c.merchant.ID, Order: order, Phone: o.Phone, Country: o.Country, CustomerName: o.CustomerName, Extra: o.Extra,
 	}, c.once())
 	if e := fieldError(err); e != nil && e.Field != "" && !slices.Contains(headerFields, e.Field) {
 		inOrder := *e
