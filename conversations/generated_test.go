@@ -277,8 +277,9 @@ func TestGeneratedSchema(t *testing.T) {
 	p := &page{}
 	p.say(notByHand, "# Redis schema", "",
 		"Redis is the only store. Every key begins with the store's prefix, `pt` unless configured. Keys of one partition share its hash tag,",
-		"here `{p}`, and so one slot of a Redis Cluster: one script may touch them all. The others stand alone, each written by one command or",
-		"script on its own key. Identifiers and link codes carry their partition as their first character after the prefix.")
+		"here `{p}`, and so one slot of a Redis Cluster: one script may touch them all. So do those of one callback endpoint, whose tag names its",
+		"merchant and itself, here `{cb.<endpoint>}`. The others stand alone, each written by one command or script on its own key. Identifiers",
+		"and link codes carry their partition as their first character after the prefix.")
 	var rows [][]string
 	for _, k := range schema {
 		rows = append(rows, []string{"`" + k.Key + "`", k.Type, k.Holds, k.Lifetime, k.Wrote})
@@ -293,7 +294,10 @@ func TestGeneratedSchema(t *testing.T) {
 	})
 
 	p.say("## Scripts")
-	for _, s := range []struct{ name, text string }{{"commit.lua", commitLua}, {"load.lua", loadLua}, {"move.lua", moveLua}, {"sender.lua", senderLua}, {"revive.lua", reviveLua}} {
+	for _, s := range []struct{ name, text string }{{"commit.lua", commitLua}, {"load.lua", loadLua}, {"move.lua", moveLua}, {"sender.lua", senderLua}, {"revive.lua", reviveLua},
+		{"callback_list.lua", callbackListLua}, {"callback_set.lua", callbackSetLua}, {"callback_queue.lua", callbackQueueLua}, {"callback_take.lua", callbackTakeLua},
+		{"callback_record.lua", callbackRecordLua}, {"callback_again.lua", callbackAgainLua},
+	} {
 		p.say("### " + s.name)
 		p.WriteString("```\n")
 		for line := range strings.Lines(s.text) {

@@ -74,6 +74,7 @@ func (k keys) outbox(p int) string                    { return k.in(p, "out") }
 func (k keys) timers(p int) string                    { return k.in(p, "t") }
 func (k keys) feed(p int) string                      { return k.in(p, "f") }
 func (k keys) dead(p int) string                      { return k.in(p, "dead") }
+func (k keys) pumped(p int) string                    { return k.in(p, "cb") }
 
 // The keys outside partitions.
 func (k keys) address(merchant string, a Address) string {
@@ -84,8 +85,16 @@ func (k keys) idempotency(merchant, key string) string { return k.alone("k", mer
 func (k keys) sealed(id string) string                 { return k.alone("s", id) }
 func (k keys) throttle(name string) string             { return k.alone("q", name) }
 func (k keys) sender(id string) string                 { return k.alone("w", id) }
+func (k keys) callbacks(merchant string) string        { return k.alone("b", merchant) }
+func (k keys) settings(merchant string) string         { return k.alone("g", merchant) }
 func (k keys) tries(merchant, address string) string   { return k.alone("n", merchant, address) }
 func (k keys) store() string                           { return k.alone("store") }
+
+// callback spells a key of one of a merchant's callback endpoints. All of one
+// endpoint share a tag: it belongs to every partition and to none.
+func (k keys) callback(merchant, endpoint string, parts ...string) string {
+	return k.prefix + ":{cb." + merchant + "." + endpoint + "}:" + strings.Join(parts, ":")
+}
 
 // digest shortens text of foreign length and alphabet to what a key may hold.
 func digest(s string) string {
