@@ -64,6 +64,7 @@ func (a *api) register(router fiber.Router) {
 	operate(a, cancelRequestOperation, a.cancelRequest)
 	operate(a, resendMessageOperation, a.resendMessage)
 	operate(a, extendTimeOperation, a.extendTime)
+	a.registerMoney()
 	operate(a, createSessionOperation, a.createSession)
 	operate(a, getSealedOrderOperation, a.getSealedOrder)
 	operate(a, previewMessageOperation, a.previewMessage)

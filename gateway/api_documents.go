@@ -65,7 +65,7 @@ type PaymentRequestDocument struct {
 	Attempts      []AttemptDocument                     `json:"attempts"`
 	Operations    []OperationDocument                   `json:"operations"`
 	Messages      []MessageDocument                     `json:"messages"`
-	Actions       []string                              `json:"actions" example:"[\"cancel\",\"resend\",\"extend\"]" doc:"What would be accepted now from this caller."`
+	Actions       []string                              `json:"actions" example:"[\"cancel\",\"resend\",\"extend\"]" doc:"What would be accepted now from this caller: cancel, resend, extend, capture, reverse, refund."`
 	LastEvent     int64                                 `json:"last_event" doc:"Number of the newest event."`
 }
 
@@ -104,7 +104,13 @@ type OperationDocument struct {
 	Kind      conversations.OperationKind  `json:"kind" enum:"capture,reversal,void,refund"`
 	State     conversations.OperationState `json:"state" enum:"pending,succeeded,failed,unknown"`
 	Amount    Amount                       `json:"amount"`
-	Reason    string                       `json:"reason,omitempty"`
+	Reason    string                       `json:"reason,omitempty" enum:"asked,elsewhere,second_success,late_payment,partial,risk_declined,review_rejected,review_timed_out,order_already_paid" doc:"Why it is done. asked: by the merchant; elsewhere: by somebody at the platform, and we learnt of it; every other one by Paythread."`
+	Note      string                       `json:"note,omitempty" doc:"Why, in the merchant's own words; the customer does not see it."`
+	By        string                       `json:"by,omitempty" example:"ag7" doc:"The agent who asked for it; missing for a server."`
+	Error     string                       `json:"error,omitempty" example:"settled" doc:"The platform's word, where it did not succeed. settled: a void came too late; under_review: reviewers decide first."`
+	Elsewhere bool                         `json:"elsewhere" doc:"It was done at the platform, and we learnt of it."`
+	Statement string                       `json:"reconciliation_id,omitempty" doc:"What the platform's statements call it."`
+	Text      string                       `json:"text" doc:"A sentence for the agent."`
 	StartedAt time.Time                    `json:"started_at"`
 	SettledAt *time.Time                   `json:"settled_at,omitempty"`
 }
@@ -136,13 +142,31 @@ type EventDocument struct {
 	Milestone conversations.Milestone      `json:"milestone,omitempty"`
 	Attempt   int                          `json:"attempt,omitempty"`
 	Message   *conversations.LoggedMessage `json:"message,omitempty"`
+	Operation *EventOperation              `json:"operation,omitempty"`
 	Text      string                       `json:"text" doc:"A sentence for the agent."`
+}
+
+// EventOperation is what an event tells of a capture, reversal, void or refund.
+type EventOperation struct {
+	ID     string                       `json:"id"`
+	Kind   conversations.OperationKind  `json:"kind" enum:"capture,reversal,void,refund"`
+	State  conversations.OperationState `json:"state" enum:"pending,succeeded,failed,unknown"`
+	Amount Amount                       `json:"amount"`
+	Reason string                       `json:"reason,omitempty" doc:"Why it is done."`
+	Error  string                       `json:"error,omitempty" doc:"The platform's word, where it did not succeed."`
+}
+
+func eventOperation(o *conversations.LoggedOperation) *EventOperation {
+	if o == nil {
+		return nil
+	}
+	return &EventOperation{ID: o.ID, Kind: o.Kind, State: o.State, Amount: amountOf(o.Amount), Reason: o.Reason, Error: o.Error}
 }
 
 func eventDocument(e conversations.LoggedEvent) EventDocument {
 	return EventDocument{
 		Seq: e.Seq, Type: e.Type, Time: e.At, RequestID: e.RequestID, Order: e.Order, Lifecycle: e.Lifecycle, Reason: e.Reason,
-		Milestone: e.Milestone, Attempt: e.Attempt, Message: e.Message, Text: eventText(e),
+		Milestone: e.Milestone, Attempt: e.Attempt, Message: e.Message, Operation: eventOperation(e.Operation), Text: eventText(e),
 	}
 }
 
@@ -155,6 +179,9 @@ func (a *api) document(ctx context.Context, c *call, r *conversations.PaymentReq
 	actions, err := a.store.Allowed(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	if c.needs(grantOperate) != nil {
+		actions = slices.DeleteFunc(actions, func(action string) bool { return slices.Contains(operations, action) })
 	}
 	_, national := phoneForms(r.Phone, "")
 	d := &PaymentRequestDocument{
@@ -180,9 +207,7 @@ func (a *api) document(ctx context.Context, c *call, r *conversations.PaymentReq
 		d.Attempts = append(d.Attempts, attemptDocument(attempt))
 	}
 	for _, o := range r.Operations {
-		d.Operations = append(d.Operations, OperationDocument{
-			ID: o.ID, Kind: o.Kind, State: o.State, Amount: amountOf(o.Amount), Reason: o.Reason, StartedAt: o.StartedAt, SettledAt: o.SettledAt,
-		})
+		d.Operations = append(d.Operations, operationDocument(o))
 	}
 	for _, m := range messages {
 		d.Messages = append(d.Messages, messageDocument(m))
@@ -234,6 +259,14 @@ func attemptDocument(a conversations.Attempt) AttemptDocument {
 		d.Card = &CardDocument{a.Result.CardBrand, a.Result.CardLast4}
 	}
 	return d
+}
+
+func operationDocument(o conversations.Operation) OperationDocument {
+	return OperationDocument{
+		ID: o.ID, Kind: o.Kind, State: o.State, Amount: amountOf(o.Amount), Reason: o.Reason, Note: o.Note, By: o.By, Error: o.Error,
+		Elsewhere: o.Elsewhere, Statement: o.ReconciliationID, Text: operationText(o.Kind, o.State, o.Amount, o.Reason, o.Error),
+		StartedAt: o.StartedAt, SettledAt: o.SettledAt,
+	}
 }
 
 func messageDocument(m *conversations.Message) MessageDocument {

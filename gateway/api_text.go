@@ -45,8 +45,12 @@ var eventTexts = map[string]string{
 	"reversal_started.risk_declined":      "The payment was refused by the risk rules; what was held is being given back.",
 	"reversal_started.review_rejected":    "The review rejected the payment; what was held is being given back.",
 	"reversal_started.order_already_paid": "The order is paid already; this payment is being given back.",
+	"reversal_started.review_timed_out":   "The reviewers did not decide in time; what was held is being given back.",
 	"reversed":                            "Money was given back to the customer.",
 	"reversal_failed":                     "Money could not be given back. Ask your administrator to look at it.",
+	"operation_asked":                     "A capture, reversal or refund is on its way.",
+	"operation_unknown":                   "It is not known yet whether a capture, reversal or refund was done; the platform is being asked.",
+	"operation_failed":                    "A capture, reversal or refund has failed.",
 	"receipt_sent":                        "The receipt was sent to the customer.",
 	"receipt_delivered":                   "The receipt is on the customer's phone.",
 	"receipt_read":                        "The customer has read the receipt message.",
@@ -62,6 +66,7 @@ var messageNames = map[conversations.Purpose]string{
 	conversations.PurposePayment:   "payment message",
 	conversations.PurposeReceipt:   "receipt message",
 	conversations.PurposeCancelled: "message about the cancellation",
+	conversations.PurposeRefund:    "message about the money given back",
 	conversations.PurposeDeclined:  "message about the decline",
 	conversations.PurposeReply:     "answer",
 	conversations.PurposeAgent:     "agent's message",
@@ -73,8 +78,21 @@ func eventText(e conversations.LoggedEvent) string {
 	if m := e.Message; m != nil && strings.HasPrefix(e.Type, "message_") {
 		return messageText(*m)
 	}
+	if text := operationEventText(e); text != "" {
+		return text
+	}
 	if text, ok := eventTexts[e.Type+"."+e.Reason]; ok {
 		return text
+	}
+	switch e.Type {
+	case "declined":
+		if text := declineText(e.Reason); text != "" {
+			return text
+		}
+	case "attempt_not_taken":
+		if text := notTakenText(e.Reason); text != "" {
+			return text
+		}
 	}
 	return eventTexts[e.Type]
 }
@@ -91,43 +109,4 @@ func messageText(m conversations.LoggedMessage) string {
 		return strings.TrimSpace(fmt.Sprintf("The %s could not be delivered. %s", name, conversations.FailureReasons[m.Reason]))
 	}
 	return fmt.Sprintf("The %s is now %s.", name, m.Status)
-}
-
-// attemptTexts are the sentences that agents read about an attempt.
-var attemptTexts = map[conversations.AttemptState]string{
-	conversations.AttemptSending:        "The payment is being sent to the platform.",
-	conversations.AttemptUnsettled:      "The outcome is not known yet; the platform is being asked. Nothing is charged again meanwhile.",
-	conversations.AttemptAuthenticating: "The customer is confirming the payment with the bank.",
-	conversations.AttemptReversing:      "What was held is being given back.",
-	conversations.AttemptInReview:       "The bank approved; the platform's reviewers decide.",
-	conversations.AttemptAuthorized:     "The amount is held on the card.",
-	conversations.AttemptCaptured:       "The amount was taken.",
-	conversations.AttemptDeclined:       "Declined; nothing was charged.",
-	conversations.AttemptNotTaken:       "The payment was not made; nothing was charged.",
-	conversations.AttemptNotFound:       "The platform knows of no such payment; nothing was charged.",
-	conversations.AttemptReversed:       "What was held or taken was given back.",
-}
-
-// declineTexts say what an agent can tell a customer, by the platform's word.
-var declineTexts = map[string]string{
-	"INSUFFICIENT_FUND":        "Declined: there is not enough money on the card. Another card may work.",
-	"EXPIRED_CARD":             "Declined: the card has expired. Another card may work.",
-	"STOLEN_LOST_CARD":         "Declined by the bank. Another card may work.",
-	"EXCEEDS_CREDIT_LIMIT":     "Declined: the amount is beyond the card's limit. Another card may work.",
-	"INVALID_CVN":              "Declined: the security code is not right. The customer can try again.",
-	"CVN_NOT_MATCH":            "Declined: the security code is not right. The customer can try again.",
-	"INVALID_ACCOUNT":          "Declined: the card number is not right. The customer can try again.",
-	"UNAUTHORIZED_CARD":        "Declined: this card cannot be used for this payment. Another card may work.",
-	"ISSUER_UNAVAILABLE":       "Declined: the bank does not answer. Trying again later may work.",
-	"authentication_abandoned": "The customer did not confirm the payment with the bank; nothing was charged.",
-}
-
-// attemptText returns the sentence that an agent reads about an attempt.
-func attemptText(a conversations.Attempt) string {
-	if a.State == conversations.AttemptDeclined || a.State == conversations.AttemptNotTaken {
-		if text, ok := declineTexts[a.Result.Reason]; ok {
-			return text
-		}
-	}
-	return attemptTexts[a.State]
 }

@@ -37,7 +37,7 @@ var problemKinds = []problemKind{
 	{conversations.CodeUnauthorized, 401, "Not authorized", "There is no API key or agent session token, or it is not known. The reason token_expired says that it was good and has run out: get a new one."},
 	{codeForbidden, 403, "Not allowed", "The caller is known and may not do this. Reasons: origin_not_allowed (the merchant does not allow calls from this page's origin), not_granted (the agent session lacks the right)."},
 	{conversations.CodeNotFound, 404, "Not found", "There is no such thing for this caller, or nothing at this address."},
-	{conversations.CodeConflict, 409, "Refused by the state", "The state does not allow it now; the reason says which: for example processing, superseded, opted_out, order_held, or the lifecycle that the payment request is in."},
+	{conversations.CodeConflict, 409, "Refused by the state", "The state does not allow it now; the reason says which: for example processing, superseded, opted_out, order_held, beyond_refundable, refundable_changed, or the lifecycle that the payment request is in."},
 	{conversations.CodeExpired, 410, "Expired", "It was allowed once and its time has passed."},
 	{codeMismatch, 422, "Idempotency-Key used before", "The Idempotency-Key was used before with another request. Use a new key for a new request."},
 	{conversations.CodeUnavailable, 503, "Not available now", "Something that is needed does not answer. Try again after the seconds in Retry-After, with the same Idempotency-Key."},
@@ -284,7 +284,7 @@ func humaProblem(status int, _ string, errs ...error) huma.StatusError {
 }
 
 // amountFields are the names under which amounts stand.
-var amountFields = []string{"subtotal", "tax", "shipping", "discount", "total", "unit_price"}
+var amountFields = []string{"subtotal", "tax", "shipping", "discount", "total", "unit_price", "amount", "expected_refundable"}
 
 // humaWords are huma's messages in ours.
 var humaWords = map[string]string{

@@ -20,9 +20,10 @@ type grant string
 const (
 	grantReadAll grant = "read_all" // read, list and follow every payment request of the merchant, its conversations and its senders
 	grantActAll  grant = "act_all"  // cancel, resend and extend every payment request of the merchant, and speak to its customers
+	grantOperate grant = "operate"  // capture, reverse and refund the payment request that holds the order; with act_all, every one
 )
 
-var grants = []grant{grantReadAll, grantActAll}
+var grants = []grant{grantReadAll, grantActAll, grantOperate}
 
 const (
 	sessionIssuer = "paythread"

@@ -320,8 +320,9 @@ func (s *streams) hand(entries []conversations.FeedEntry) {
 func (s *streams) json(e conversations.LoggedEvent) []byte {
 	b, err := json.Marshal(struct {
 		conversations.LoggedEvent
-		Text string `json:"text"`
-	}{e, s.text(e)})
+		Operation *EventOperation `json:"operation,omitempty"` // instead of the domain's, whose amount is in minor units
+		Text      string          `json:"text"`
+	}{e, eventOperation(e.Operation), s.text(e)})
 	if err != nil {
 		panic("gateway: " + err.Error()) // strings, numbers and times always marshal
 	}
