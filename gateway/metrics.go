@@ -38,19 +38,21 @@ func newWebhookMetrics(r prometheus.Registerer) *webhookMetrics {
 
 // dispatchMetrics count what the dispatcher does.
 type dispatchMetrics struct {
-	sent       *prometheus.CounterVec
-	seconds    *prometheus.HistogramVec
-	inquiries  *prometheus.CounterVec
-	operations *prometheus.CounterVec
-	dead       prometheus.Counter
-	waits      *prometheus.CounterVec
-	holds      *prometheus.CounterVec
-	questions  *prometheus.CounterVec
-	marks      *prometheus.CounterVec
+	operationMetrics
+
+	sent      *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+	inquiries *prometheus.CounterVec
+	dead      prometheus.Counter
+	waits     *prometheus.CounterVec
+	holds     *prometheus.CounterVec
+	questions *prometheus.CounterVec
+	marks     *prometheus.CounterVec
 }
 
 func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
 	m := &dispatchMetrics{
+		operationMetrics: newOperationMetrics(r),
 		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "paythread_messages_sent_total", Help: "Calls that send a message, by the provider's answer and the reason of a failure.",
 		}, []string{"provider", "purpose", "outcome", "reason"}),
@@ -60,9 +62,6 @@ func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
 		inquiries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "paythread_attempt_inquiries_total", Help: "Questions to a platform about an attempt, by its answer.",
 		}, []string{"platform", "outcome"}),
-		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "paythread_operations_total", Help: "Calls that carry out an operation on money, by the outcome.",
-		}, []string{"kind", "state"}),
 		dead: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "paythread_dead_letters_total", Help: "Outbox entries that were parked because they could not be worked.",
 		}),
@@ -82,7 +81,7 @@ func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
 	for _, p := range providerRegistrations {
 		m.seconds.WithLabelValues(p.Name)
 	}
-	r.MustRegister(m.sent, m.seconds, m.inquiries, m.operations, m.dead, m.waits, m.holds, m.questions, m.marks)
+	r.MustRegister(m.sent, m.seconds, m.inquiries, m.dead, m.waits, m.holds, m.questions, m.marks)
 	return m
 }
 

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"paythread/checkout/platforms"
+	"paythread/conversations"
+)
+
+// requestStore is what learning of a platform's transactions needs of the store.
+type requestStore interface {
+	Request(ctx context.Context, id string) (*conversations.PaymentRequest, error)
+	Apply(ctx context.Context, contactID string, event conversations.Event, once conversations.Once) (conversations.Applied, error)
+}
+
+// moneyNews is what a transaction of a platform told that was not known.
+type moneyNews string
+
+// The findings. Every one but the first and the last two is recorded with its
+// payment request.
+const (
+	findingNone      moneyNews = ""
+	findingPayment   moneyNews = "payment"    // money came that was held to be not taken, or of unknown outcome
+	findingSettled   moneyNews = "settled"    // an operation of ours whose outcome was not known was done
+	findingOperation moneyNews = "operation"  // an operation was done elsewhere
+	findingNoRequest moneyNews = "no_request" // the reference has our form, and there is no such payment request
+	findingAmount    moneyNews = "amount"     // the amount is not the one that is known here
+)
+
+var findingKinds = []moneyNews{findingPayment, findingSettled, findingOperation, findingNoRequest, findingAmount}
+
+// reference is what a platform's transaction refers to by our code.
+type reference struct {
+	requestID string
+	attempt   int
+	operation string // the id of an operation of ours; then attempt is 0
+}
+
+// referenceForm is the code of an attempt, {request}-{n}, or the id of an
+// operation, {request}-op{n}.
+var referenceForm = regexp.MustCompile(`^(pr_[0-9a-z_-]{1,64})-(op)?([1-9][0-9]{0,3})$`)
+
+// readReference reads a reference; false if it is not one of ours.
+func readReference(code string) (reference, bool) {
+	m := referenceForm.FindStringSubmatch(code)
+	if m == nil {
+		return reference{}, false
+	}
+	if m[2] != "" {
+		return reference{requestID: m[1], operation: code}, true
+	}
+	n, err := strconv.Atoi(m[3])
+	return reference{requestID: m[1], attempt: n}, err == nil
+}
+
+// belonging is where a transaction belongs.
+type belonging struct {
+	request   *conversations.PaymentRequest
+	attempt   *conversations.Attempt
+	operation *conversations.Operation // of ours, if the transaction carries its id
+}
+
+// transactions finds out where the transactions of a platform belong, and makes
+// them known there.
+type transactions struct {
+	store requestStore
+	log   *slog.Logger
+}
+
+// locate returns where a reference leads, and false where there is nothing of
+// this merchant's. A reference of another merchant is nobody's here.
+func (t *transactions) locate(ctx context.Context, merchantID string, ref reference) (belonging, bool, error) {
+	r, err := t.store.Request(ctx, ref.requestID)
+	if conversations.CodeOf(err) == conversations.CodeNotFound || conversations.CodeOf(err) == conversations.CodeInvalid {
+		return belonging{}, false, nil
+	}
+	if err != nil {
+		return belonging{}, false, err
+	}
+	if r.MerchantID != merchantID {
+		return belonging{}, false, nil
+	}
+	p := belonging{request: r, attempt: r.Attempt(ref.attempt)}
+	if ref.operation != "" {
+		if p.operation = operationOf(r, ref.operation); p.operation != nil {
+			p.attempt = r.Attempt(p.operation.Attempt)
+		}
+	}
+	return p, p.attempt != nil, nil
+}
+
+// rootSteps bounds how far a chain of transactions is followed to the payment
+// that it began with: a refund acts on a capture, which acts on an
+// authorization.
+const rootSteps = 3
+
+// origin returns our reference of the payment that a transaction acts on,
+// however it was made. seen keeps the codes of the transactions met before.
+func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, found platforms.Found, seen map[string]string) (reference, bool, error) {
+	if ref, ok := readReference(found.Code); ok {
+		return ref, true, nil
+	}
+	for range rootSteps {
+		before := found.RootID
+		if before == "" || before == found.ID {
+			before = found.PaymentID
+		}
+		if before == "" || before == found.ID {
+			return reference{}, false, nil
+		}
+		code, known := seen[before]
+		if !known {
+			next, there, err := auditor.Transaction(ctx, before)
+			if err != nil {
+				return reference{}, false, fmt.Errorf("look up a transaction: %w", err)
+			}
+			if !there {
+				return reference{}, false, nil
+			}
+			code, found = next.Code, next
+			seen[before] = code
+		}
+		if ref, ok := readReference(code); ok {
+			return ref, true, nil
+		}
+		if known {
+			return reference{}, false, nil // followed before, and it led nowhere
+		}
+	}
+	return reference{}, false, nil
+}
+
+// learn makes one transaction known to the payment request that it belongs to,
+// if it tells anything new. Whose transaction it is does not matter otherwise:
+// merchants take money by other ways as well.
+func (t *transactions) learn(ctx context.Context, merchantID string, auditor platforms.Auditor, found platforms.Found, seen map[string]string) (moneyNews, error) {
+	seen[found.ID] = found.Code
+	ref, ours, err := t.origin(ctx, auditor, found, seen)
+	if err != nil || !ours {
+		return findingNone, err
+	}
+	at, there, err := t.locate(ctx, merchantID, ref)
+	if err != nil {
+		return findingNone, err
+	}
+	if !there {
+		t.log.WarnContext(ctx, "a transaction at the platform refers to no payment request of the merchant", "audit", true, "merchant", merchantID, "platform_id", found.ID, "reference", found.Code)
+		return findingNoRequest, nil
+	}
+	if found.Operation != "" {
+		return t.learnOperation(ctx, at, found)
+	}
+	return t.learnPayment(ctx, at, found)
+}
+
+// held are the outcomes with which money is, or was, held or taken.
+var held = []conversations.Outcome{
+	conversations.OutcomeAuthorized, conversations.OutcomeCaptured, conversations.OutcomeInReview,
+	conversations.OutcomePartial, conversations.OutcomeRiskDeclined,
+}
+
+// nothingTaken are the states of attempts that are held to have taken nothing.
+var nothingTaken = []conversations.AttemptState{conversations.AttemptDeclined, conversations.AttemptNotTaken, conversations.AttemptNotFound}
+
+// learnPayment makes a payment known that is held to be not taken, or whose
+// outcome is not known. One whose charge may still be under way is left to the
+// process that makes it.
+func (t *transactions) learnPayment(ctx context.Context, at belonging, found platforms.Found) (moneyNews, error) {
+	a := at.attempt
+	took := slices.Contains(held, found.Result.Outcome)
+	switch {
+	case slices.Contains(nothingTaken, a.State) && took:
+	case a.State == conversations.AttemptUnsettled && found.Result.Outcome != conversations.OutcomeUnknown && found.Result.Outcome != conversations.OutcomeNotFound:
+	case took && a.Result.PaymentID == found.ID && !a.Result.Amount.IsZero() && !found.Amount.IsZero() && found.Amount != a.Result.Amount:
+		t.log.ErrorContext(ctx, "a payment has another amount at the platform", "audit", true, "payment_request_id", at.request.ID, "attempt", a.N, "platform_id", found.ID,
+			"amount", a.Result.Amount.Decimal(), "theirs", found.Amount.Decimal(), "currency", found.Amount.Currency)
+		return findingAmount, nil
+	default:
+		return findingNone, nil
+	}
+	applied, err := t.store.Apply(ctx, at.request.ContactID, conversations.AttemptAnswered{RequestID: at.request.ID, Attempt: a.N, Result: found.Result, Asked: true}, conversations.Once{})
+	if err != nil || applied.Refused != nil {
+		return findingNone, err
+	}
+	t.log.WarnContext(ctx, "a payment was learnt of from the platform's list", "audit", true, "payment_request_id", at.request.ID, "attempt", a.N,
+		"was", a.State, "outcome", found.Result.Outcome, "platform_id", found.ID)
+	return findingPayment, nil
+}
+
+// learnOperation makes an operation known that was done and is not known as
+// done here: one of ours whose answer was lost, or one that somebody did at the
+// platform.
+func (t *transactions) learnOperation(ctx context.Context, at belonging, found platforms.Found) (moneyNews, error) {
+	r, op := at.request, at.operation
+	if !found.Succeeded || knows(r, op, found) {
+		return findingNone, nil
+	}
+	if slices.Contains(nothingTaken, at.attempt.State) {
+		return findingNone, nil // a charge that was taken back by our own reference: nothing came of it
+	}
+	if op != nil && op.State != conversations.OperationFailed {
+		_, err := t.store.Apply(ctx, r.ContactID, conversations.OperationAnswered{
+			RequestID: r.ID, OperationID: op.ID, State: conversations.OperationSucceeded, ResultID: found.ID, ReconciliationID: found.ReconciliationID,
+		}, conversations.Once{})
+		if err != nil {
+			return findingNone, err
+		}
+		t.log.InfoContext(ctx, "an operation of unknown outcome was done", "audit", true, "payment_request_id", r.ID, "operation", op.ID, "platform_id", found.ID)
+		return findingSettled, nil
+	}
+	applied, err := t.store.Apply(ctx, r.ContactID, conversations.OperationFound{
+		RequestID: r.ID, Attempt: at.attempt.N, Operation: found.Operation, Amount: found.Amount,
+		PlatformID: found.ID, PaymentID: found.PaymentID, ReconciliationID: found.ReconciliationID, At: found.At,
+	}, conversations.Once{})
+	if err != nil {
+		return findingNone, err
+	}
+	if applied.Refused != nil {
+		t.log.ErrorContext(ctx, "an operation done elsewhere does not fit its payment request", "audit", true, "payment_request_id", r.ID,
+			"kind", found.Operation, "platform_id", found.ID, "reason", applied.Refused.Reason)
+		return findingNone, nil
+	}
+	t.log.WarnContext(ctx, "an operation was done elsewhere", "audit", true, "payment_request_id", r.ID, "attempt", at.attempt.N, "kind", found.Operation,
+		"amount", found.Amount.Decimal(), "currency", found.Amount.Currency, "platform_id", found.ID)
+	return findingOperation, nil
+}
+
+// knows tells whether a payment request knows an operation of the platform as
+// done: by its number there; by our own reference, which also covers the
+// release that follows a void; or, where the number never came because it was
+// found to have been done before, by what it did.
+func knows(r *conversations.PaymentRequest, op *conversations.Operation, found platforms.Found) bool {
+	if op != nil && op.State == conversations.OperationSucceeded {
+		return true
+	}
+	return slices.ContainsFunc(r.Operations, func(o conversations.Operation) bool {
+		switch {
+		case o.State != conversations.OperationSucceeded:
+			return false
+		case o.ResultID != "":
+			return o.ResultID == found.ID
+		}
+		return o.Kind == found.Operation && o.Amount == found.Amount && (found.PaymentID == "" || o.PaymentID == found.PaymentID)
+	})
+}
