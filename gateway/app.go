@@ -30,17 +30,18 @@ const stopWithin = 70 * time.Second
 // App is the gateway: everything is built in newApp, by hand, and runs between
 // Start and Stop.
 type App struct {
-	config   *Config
-	log      *slog.Logger
-	registry *prometheus.Registry
-	store    *conversations.Store
-	keys     *checkout.KeyRing
-	webhooks *webhooks
-	checkout *checkout.Page
-	receipts *receipts.Page
-	streams  *streams
-	api      *api
-	workers  []worker
+	config        *Config
+	log           *slog.Logger
+	registry      *prometheus.Registry
+	store         *conversations.Store
+	keys          *checkout.KeyRing
+	webhooks      *webhooks
+	notifications *notifications
+	checkout      *checkout.Page
+	receipts      *receipts.Page
+	streams       *streams
+	api           *api
+	workers       []worker
 
 	public, admin             *fiber.App
 	publicSocket, adminSocket net.Listener
@@ -96,9 +97,11 @@ func (a *App) build() error {
 	if err != nil {
 		return err
 	}
-	if err := a.buildPages(paid); err != nil {
+	money := newMoneyMetrics(a.registry)
+	if err := a.buildPages(paid, money); err != nil {
 		return err
 	}
+	a.notifications = newNotifications(a.store, paid, a.config.Dispatcher.SendTimeout, money, a.log)
 	a.webhooks = &webhooks{store: a.store, senders: senders, metrics: newWebhookMetrics(a.registry), log: a.log}
 	a.streams = newStreams(a.store, a.config.Events.Heartbeat, a.config.Events.Queue, eventText, a.registry, a.log)
 	a.api = newAPI(apiOptions{
@@ -107,6 +110,8 @@ func (a *App) build() error {
 		Streams:  a.streams, Typing: typistOf(senders), Log: a.log,
 	})
 	a.buildWorkers(senders, paid)
+	audits := newAuditJob(a.store, paid, a.config.Audit, money, a.log)
+	a.workers = append(a.workers, worker{"notifications", a.notifications.Run}, worker{"audit", audits.Run})
 	a.buildListeners()
 	return nil
 }
@@ -148,7 +153,7 @@ func (a *App) livePlatforms(client *http.Client) (map[string]platforms.Platform,
 	return live, nil
 }
 
-func (a *App) buildPages(paid map[string]platforms.Platform) error {
+func (a *App) buildPages(paid map[string]platforms.Platform, money *moneyMetrics) error {
 	nonces, err := checkout.NewNonces(func() [][]byte { return a.keys.Secrets("page nonce") })
 	if err != nil {
 		return err

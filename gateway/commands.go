@@ -113,6 +113,15 @@ var commands = []command{
 		prepare: doctorCommand,
 	},
 	{
+		name:     "audit",
+		synopsis: "--config FILE --merchant ID [--since 48h]",
+		short:    "compare what the payment platform did with what is known here",
+		long: "Asks the merchant's payment platform for all that it did since then, holds it against the payments and operations that\n" +
+			"are known here, and prints both with what differs. It changes nothing, anywhere.\n" +
+			"The exit code is 1 if something differs.",
+		prepare: auditCommand,
+	},
+	{
 		name:     "dead-letters list",
 		synopsis: "--config FILE",
 		short:    "list the work that could not be done",

@@ -30,6 +30,7 @@ type Config struct {
 	AgentSessions  AgentSessionsConfig
 	Events         EventsConfig
 	Dispatcher     DispatcherConfig
+	Audit          AuditConfig
 	Merchants      []*MerchantConfig
 
 	// Hints are what is right and yet worth a look, in the form of problems.

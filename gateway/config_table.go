@@ -38,6 +38,7 @@ func (c *Config) section() section {
 		c.AgentSessions.field(),
 		c.Events.field(),
 		c.Dispatcher.field(),
+		c.Audit.field(),
 		{
 			key: "merchants", kind: kindItems, required: true, identity: "id",
 			doc: "The businesses that this deployment serves.",

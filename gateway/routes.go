@@ -17,6 +17,8 @@ import (
 const (
 	maxWebhookBody = 3<<20 + 64<<10 // Meta delivers up to 3 MB
 	maxBody        = 64 << 10
+	// maxNotification is for what CyberSource tells.
+	maxNotification = 1 << 20
 )
 
 // route is one row of a listener: everything that it answers to stands here,
@@ -36,6 +38,8 @@ var (
 // publicRoutes are what customers, providers and merchants reach.
 func (a *App) publicRoutes() []route {
 	return []route{
+		{post, "/webhooks/" + cybersourcePath + "/:merchant_id", a.notifications.takeNotification}, // before those of senders
+		{both, "/webhooks/" + cybersourcePath + "/:merchant_id/health", a.notifications.answerHealth},
 		{both, "/webhooks/:sender_id", a.webhooks.Take},
 		{both, "/webhooks/:sender_id/:secret", a.webhooks.Take},
 		{get, "/p/:code", a.checkout.FollowLink},
@@ -106,7 +110,10 @@ func (a *App) showReadiness(c *fiber.Ctx) error {
 // limitBody limits a request's body before it is read, by its path.
 func limitBody(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	limit := maxBody
-	if hasPrefix(header.RequestURI(), "/webhooks/") {
+	switch {
+	case hasPrefix(header.RequestURI(), "/webhooks/"+cybersourcePath+"/"):
+		limit = maxNotification
+	case hasPrefix(header.RequestURI(), "/webhooks/"):
 		limit = maxWebhookBody
 	}
 	return fasthttp.RequestConfig{MaxRequestBodySize: limit}
