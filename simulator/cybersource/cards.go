@@ -131,6 +131,14 @@ type TestCard struct {
 	does outcome
 }
 
+// comesTo is the card's outcome.
+func (c TestCard) comesTo() outcome {
+	if c.does.status == "" {
+		return approved
+	}
+	return c.does
+}
+
 // testCards are the numbers that other sandboxes have made well known, each with the nearest outcome.
 var testCards = []TestCard{
 	{Number: "4111111111111111", Label: "Approved", Outcome: "201 AUTHORIZED"},
@@ -144,6 +152,15 @@ var testCards = []TestCard{
 	{Number: "4000000000006975", Label: "Over the card's limit", does: declined("EXCEEDS_CREDIT_LIMIT")},
 	{Number: "4000000000009235", Label: "Held for review", does: outcome{status: statusReview, reason: "DECISION_PROFILE_REVIEW"}},
 	{Number: "4100000000000019", Label: "Refused by risk rules", does: outcome{status: statusRiskDeclined, reason: "DECISION_PROFILE_REJECT"}},
+	{Number: "4000000000000341", Label: "Issuing bank unavailable", does: declined("ISSUER_UNAVAILABLE")},
+	{Number: "4000000000009987", Label: "Inactive, or not for use online", does: declined("UNAUTHORIZED_CARD")},
+	{Number: "4000000000000101", Label: "Security code does not match", does: declined("CVN_NOT_MATCH")},
+	{Number: "4000000000000226", Label: "Stopped by the cardholder", does: declined("BLOCKED_BY_CARDHOLDER")},
+	{Number: "4000000000000259", Label: "Account frozen", does: declined("SUSPENDED_ACCOUNT")},
+	{Number: "4000000000000036", Label: "Address check failed, held for review", does: outcome{status: statusReview, reason: "AVS_FAILED", avs: "N"}},
+	{Number: "4000000000000085", Label: "Security code check failed, held for review", does: outcome{status: statusReview, reason: "CV_FAILED", cvn: "N"}},
+	{Number: "4000000000000218", Label: "Review before authorization", does: outcome{status: statusPendingReview, reason: "DECISION_PROFILE_REVIEW"}},
+	{Number: "4000000000004954", Label: "Refused for its score", does: outcome{status: statusRiskDeclined, reason: "SCORE_EXCEEDS_THRESHOLD"}},
 	{Number: "4012888888881881", Label: "Approved for half", does: outcome{status: statusPartial}},
 	{Number: "4000002500003155", Label: "Always asks for 3-D Secure", does: outcome{status: statusPendingAuthentication, reason: "CONSUMER_AUTHENTICATION_REQUIRED"}},
 	{Number: "4000000000000119", Label: "System error, nothing taken", does: outcome{status: statusServerError, reason: "SYSTEM_ERROR"}},

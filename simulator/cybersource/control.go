@@ -5,6 +5,9 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"time"
+
+	"paythread/simulator/faults"
 )
 
 // serveTransactions lists what was really done, for holding against what a merchant believes. The
@@ -18,6 +21,127 @@ func (s *Simulator) serveTransactions(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.write(w, newCorrelationID(), answer{status: http.StatusOK, body: list})
+}
+
+// registerControl adds the control calls about outcomes, people and notifications.
+func (s *Simulator) registerControl(mux *http.ServeMux) {
+	mux.HandleFunc("GET /cybersource/outcomes", func(w http.ResponseWriter, _ *http.Request) {
+		s.write(w, newCorrelationID(), answer{status: http.StatusOK, body: Outcomes()})
+	})
+	mux.Handle("POST /cybersource/back-office", faults.Control(s.backOffice))
+	mux.HandleFunc("GET /cybersource/subscriptions", func(w http.ResponseWriter, _ *http.Request) {
+		s.write(w, newCorrelationID(), answer{status: http.StatusOK, body: s.subscriptionList()})
+	})
+	mux.Handle("POST /cybersource/subscriptions", faults.Control(s.changeSubscriptions))
+	mux.Handle("POST /cybersource/notifications", faults.Control(s.sendNotification))
+}
+
+func (s *Simulator) subscriptionList() []object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []object{}
+	for _, sub := range s.notify.subscriptions {
+		shown := sub.body()
+		shown["payload"], shown["nested"], shown["keyId"] = sub.Payload, sub.nested, s.notify.keys[sub.Organization].id
+		list = append(list, shown)
+	}
+	return list
+}
+
+// subscriptionHabits are how notifications are written from now on.
+type subscriptionHabits struct {
+	Organization string `json:"organization"` // empty: all
+	Payload      string `json:"payload"`      // inner, raw or encrypted; empty: as before
+	EncryptTo    string `json:"encryptTo"`    // a public key or certificate; needs an organization
+	EncryptKeyID string `json:"encryptKeyId"`
+	Nested       *bool  `json:"nested"` // the facts lie in payload.data
+}
+
+func (s *Simulator) changeSubscriptions(_ *http.Request, in subscriptionHabits) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in.EncryptTo != "" {
+		key, err := parsePublicKey(in.EncryptTo)
+		switch {
+		case err != nil:
+			return nil, faults.Wrong("encryptTo", "%v", err)
+		case in.Organization == "":
+			return nil, faults.Wrong("organization", "is missing: whose key is it?")
+		}
+		s.notify.encryptTo[in.Organization] = encryptKey{in.EncryptKeyID, key}
+	}
+	changed := 0
+	for _, sub := range s.notify.subscriptions {
+		if !matches(in.Organization, sub.Organization) {
+			continue
+		}
+		if in.Payload != "" {
+			if err := s.checkPayload(sub.Organization, in.Payload); err != nil {
+				return nil, faults.Wrong("payload", "must be inner, raw, or encrypted with a key to encrypt to")
+			}
+			sub.Payload = in.Payload
+		}
+		if in.Nested != nil {
+			sub.nested = *in.Nested
+		}
+		changed++
+	}
+	return map[string]int{"subscriptions": changed}, nil
+}
+
+// mostRepeats bounds how often one call sends a notification.
+const mostRepeats = 1000
+
+// notificationRequest is any notification, sent at once and once.
+type notificationRequest struct {
+	Organization string `json:"organization"` // empty: the only subscription's
+	Product      string `json:"productId"`
+	Event        string `json:"eventType"`
+	Payload      object `json:"payload"`
+	Forged       bool   `json:"forged"` // signed with a key that is not the receiver's
+	Age          string `json:"age"`    // how long ago it was signed; negative for the future
+	Times        int    `json:"times"`  // how often the very same bytes are sent; once without
+}
+
+// sendNotification posts a notification that somebody made up, as CyberSource would write and sign it,
+// and returns what was answered to each time.
+func (s *Simulator) sendNotification(r *http.Request, in notificationRequest) (any, error) {
+	var age time.Duration
+	if in.Age != "" {
+		var err error
+		if age, err = time.ParseDuration(in.Age); err != nil {
+			return nil, faults.Wrong("age", "must be a duration such as 2h")
+		}
+	}
+	s.mu.Lock()
+	var sub *subscription
+	for _, x := range s.notify.subscriptions {
+		if matches(in.Organization, x.Organization) && sub == nil {
+			sub = x
+		}
+	}
+	if sub == nil {
+		s.mu.Unlock()
+		return nil, faults.Missing("organization", "has no subscription")
+	}
+	e := event{product: orElse(in.Product, productPayments), kind: orElse(in.Event, "payments.authorization.status.updated"), at: s.now().Add(-age), payload: in.Payload}
+	if e.payload == nil {
+		e.payload = object{}
+	}
+	request, err := s.notificationAt(sub, e, in.Forged, 0, s.now().Add(-age))
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	statuses := []int{}
+	for range min(max(in.Times, 1), mostRepeats) {
+		status, err := s.transmit(r.Context(), request, "")
+		if err != nil {
+			return nil, err
+		}
+		statuses = append(statuses, status)
+	}
+	return map[string][]int{"statuses": statuses}, nil
 }
 
 func matches(want, have string) bool { return want == "" || want == have }

@@ -47,11 +47,21 @@ type Config struct {
 	// SharedKeys, when positive, hands so many one-time keys round among the contexts instead of
 	// making one for each, which takes a tenth of a second of processor time. For load tests only.
 	SharedKeys int
-	Now        func() time.Time
-	Log        *slog.Logger
+	// ReviewsAllowReversals lets a payment be reversed while reviewers have it, which CyberSource does
+	// for some accounts and not for others.
+	ReviewsAllowReversals bool
+	// Subscriptions are told what happens, from the start. More are made with the REST API.
+	Subscriptions []Subscription
+	// NotifyAfter is how long a notification waits first: not at all. NotifyRetryAfter stands for each
+	// minute of a subscription's retry policy: 1 minute.
+	NotifyAfter      time.Duration
+	NotifyRetryAfter time.Duration
+	Now              func() time.Time
+	Log              *slog.Logger
 }
 
-// Simulator is CyberSource in memory. It is safe for concurrent use and runs nothing in the background.
+// Simulator is CyberSource in memory. It is safe for concurrent use. Where there are subscriptions,
+// notifications run in the background until Close.
 type Simulator struct {
 	cfg     Config
 	now     func() time.Time
@@ -71,6 +81,7 @@ type Simulator struct {
 	swept    time.Time
 	ledger   ledger
 	searches searchStore
+	notify   notifier
 }
 
 // account is a merchant with its key decoded.
@@ -98,6 +109,7 @@ func New(cfg Config, set *faults.Set) (*Simulator, error) {
 	setDefault(&cfg.TokenLife, 15*time.Minute)
 	setDefault(&cfg.SearchDelay, time.Minute)
 	setDefault(&cfg.DateTolerance, 5*time.Minute)
+	setDefault(&cfg.NotifyRetryAfter, time.Minute)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -115,6 +127,7 @@ func New(cfg Config, set *faults.Set) (*Simulator, error) {
 		ledger:   newLedger(),
 		searches: newSearchStore(),
 		library:  clientLibrary(),
+		notify:   newNotifier(set),
 	}
 	ids := map[string]bool{}
 	for _, m := range cfg.Merchants {
@@ -141,6 +154,12 @@ func New(cfg Config, set *faults.Set) (*Simulator, error) {
 		}
 		s.shared = append(s.shared, key)
 	}
+	for _, sub := range cfg.Subscriptions {
+		if err := s.subscribe(sub); err != nil {
+			return nil, err
+		}
+	}
+	nameOutcomes(set)
 	return s, nil
 }
 
@@ -153,20 +172,23 @@ func setDefault(d *time.Duration, value time.Duration) {
 // Register adds every route to mux. They stand at the root, because signatures cover host and path.
 func (s *Simulator) Register(mux *http.ServeMux) {
 	signed := func(pattern, name string, read reader) { mux.Handle(pattern, s.serve(name, true, read)) }
-	signed("POST /uc/v1/sessions", "cybersource.sessions", s.readSession)
-	signed("POST /pts/v2/payments", "cybersource.payments", s.readPayment)
-	signed("POST /pts/v2/payments/{id}/captures", "cybersource.captures", s.readCapture)
-	signed("POST /pts/v2/payments/{id}/reversals", "cybersource.reversals", s.readReversal)
-	signed("POST /pts/v2/payments/{id}/refunds", "cybersource.refunds", s.readRefund)
-	signed("POST /pts/v2/captures/{id}/refunds", "cybersource.refunds", s.readRefund)
-	signed("POST /pts/v2/payments/{id}/voids", "cybersource.voids", s.readVoid)
-	signed("POST /pts/v2/captures/{id}/voids", "cybersource.voids", s.readVoid)
-	signed("POST /pts/v2/refunds/{id}/voids", "cybersource.voids", s.readVoid)
-	signed("POST /pts/v2/reversals", "cybersource.reversals", s.readTimeoutReversal)
-	signed("POST /pts/v2/voids", "cybersource.voids", s.readTimeoutVoid)
-	signed("POST /tss/v2/searches", "cybersource.searches", s.readSearch)
-	signed("GET /tss/v2/searches/{id}", "cybersource.searches", s.readSavedSearch)
-	signed("GET /tss/v2/transactions/{id}", "cybersource.transactions", s.readDetails)
+	signed("POST /uc/v1/sessions", callSessions, s.readSession)
+	signed("POST /pts/v2/payments", callPayments, s.readPayment)
+	signed("POST /pts/v2/payments/{id}/captures", callCaptures, s.readCapture)
+	signed("POST /pts/v2/payments/{id}/reversals", callReversals, s.readReversal)
+	signed("POST /pts/v2/payments/{id}/refunds", callRefunds, s.readRefund)
+	signed("POST /pts/v2/captures/{id}/refunds", callRefunds, s.readRefund)
+	signed("POST /pts/v2/payments/{id}/voids", callVoids, s.readVoid)
+	signed("POST /pts/v2/captures/{id}/voids", callVoids, s.readVoid)
+	signed("POST /pts/v2/refunds/{id}/voids", callVoids, s.readVoid)
+	signed("POST /pts/v2/reversals", callReversals, s.readTimeoutReversal)
+	signed("POST /pts/v2/voids", callVoids, s.readTimeoutVoid)
+	signed("POST /tss/v2/searches", callSearches, s.readSearch)
+	signed("GET /tss/v2/searches/{id}", callSearches, s.readSavedSearch)
+	signed("GET /tss/v2/transactions/{id}", callTransactions, s.readDetails)
+
+	signed("GET /pts/v2/payments/{id}", callRead, s.readOnePayment)
+	s.registerSubscriptions(signed)
 
 	mux.Handle("POST /flex/v2/tokens", s.serve("cybersource.tokens", false, s.readTokenRequest))
 	mux.Handle("POST /flex/v2/complete", s.serve("cybersource.complete", false, s.readComplete))
@@ -179,8 +201,9 @@ func (s *Simulator) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /cybersource/transactions", s.serveTransactions)
 	mux.HandleFunc("POST /cybersource/advance", s.serveAdvance)
 	mux.HandleFunc("GET /cybersource/test-cards", s.serveTestCards)
+	s.registerControl(mux)
 
-	for _, prefix := range []string{"/pts/", "/tss/", "/uc/", "/flex/"} {
+	for _, prefix := range []string{"/pts/", "/tss/", "/uc/", "/flex/", "/kms/", "/notification-subscriptions/"} {
 		mux.HandleFunc(prefix, func(w http.ResponseWriter, _ *http.Request) {
 			s.write(w, newCorrelationID(), answer{status: http.StatusNotFound, body: map[string]any{"response": map[string]any{"rmsg": "Resource not found"}}})
 		})
@@ -199,6 +222,7 @@ type call struct {
 	r             *http.Request
 	body          []byte
 	merchant      *account // nil on routes that browsers call
+	told          *outcome // what a fault rule says the answer is to be
 	correlationID string
 }
 
@@ -223,6 +247,11 @@ func (s *Simulator) serve(name string, signed bool, read reader) http.HandlerFun
 			allowAnyOrigin(w)
 		}
 		fault := s.faults.Take(name)
+		if word, ok := fault.Outcome(); ok {
+			if o, known := findOutcome(name, word); known {
+				c.told = &o
+			}
+		}
 		var ref string
 		// Deferred, because a fault may end the handler with a panic that cuts the connection.
 		defer func() {
@@ -252,6 +281,11 @@ func (s *Simulator) serve(name string, signed bool, read reader) http.HandlerFun
 			s.write(w, c.correlationID, a)
 			return
 		}
+		if c.told != nil {
+			fault.SetHeaders(w.Header())
+			s.write(w, c.correlationID, s.act(name, *c.told, op))
+			return
+		}
 		if fault.Before(w, r) {
 			return
 		}
@@ -261,6 +295,25 @@ func (s *Simulator) serve(name string, signed bool, read reader) http.HandlerFun
 		}
 		s.write(w, c.correlationID, a)
 	}
+}
+
+// act carries out a call whose outcome a rule has named.
+func (s *Simulator) act(name string, o outcome, op operation) answer {
+	if o.refuses() {
+		return s.refusal(o)
+	}
+	if name == callPayments {
+		a, _ := s.locked(op, true) // pay knows the outcome by itself, and its answer is right either way
+		return a
+	}
+	var done answer
+	if o.charged {
+		var ok bool
+		if done, ok = s.locked(op, true); !ok {
+			return done
+		}
+	}
+	return s.told(o, done)
 }
 
 func (s *Simulator) locked(op operation, commit bool) (answer, bool) {

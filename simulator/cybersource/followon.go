@@ -17,6 +17,7 @@ func (s *Simulator) follow(parent *record, kind, status string, ref clientRefere
 		requested: moved, card: parent.card, billTo: parent.billTo, parent: parent, result: approved,
 	}
 	s.add(r)
+	s.announceFollowOn(r)
 	return r
 }
 
@@ -56,43 +57,47 @@ func (s *Simulator) readCapture(c *call) (string, operation, *answer) {
 	}
 	id := c.r.PathValue("id")
 	return ref.Code, func(commit bool) (answer, bool) {
-		auth := s.ledger.find(c.merchant.id, id)
 		if refusal := s.checkTransactionID(c.merchant, ref.TransactionID); refusal != nil {
 			return *refusal, false
 		}
-		switch {
-		case auth == nil || !auth.isPayment():
-			return s.refuse("INVALID_DATA", "id"), false
-		case auth.reversed:
-			return s.refuse("AUTH_ALREADY_REVERSED"), false
-		case auth.Kind == KindSale && auth.Settled:
-			return s.refuse("TRANSACTION_ALREADY_SETTLED"), false
-		case auth.Kind == KindSale:
-			return s.refuse("TRANSACTION_ALREADY_REVERSED_OR_SETTLED"), false
-		case auth.Kind != KindAuthorization:
-			return s.refuse("MISSING_AUTH"), false
-		case auth.review == underReview || auth.review == reviewRejected || auth.result.status == statusRiskDeclined:
-			return s.refuseWith("INVALID_DATA", "Declined - The authorization has not been accepted", "id"), false
-		}
-		v, refusal := s.sum(req.OrderInformation.AmountDetails, auth, orderAmount)
-		if refusal != nil {
-			return *refusal, false
-		}
-		if auth.captured+v > auth.authorized {
-			return s.refuse("EXCEEDS_AUTH_AMOUNT", orderAmount+".totalAmount"), false
-		}
-		if !commit {
-			return answer{}, true
-		}
-		auth.captured += v
-		r := s.follow(auth, KindCapture, "PENDING", ref, v)
-		body := followBody(r, "captures")
-		links := body["_links"].(object)
-		links["void"] = link(http.MethodPost, "/pts/v2/captures/%s/voids", r.ID)
-		links["refund"] = link(http.MethodPost, "/pts/v2/captures/%s/refunds", r.ID)
-		body["orderInformation"] = object{"amountDetails": object{"totalAmount": r.Amount, "currency": r.Currency}}
-		return answer{status: http.StatusCreated, body: body}, true
+		return s.capture(s.ledger.find(c.merchant.id, id), req.OrderInformation.AmountDetails, ref, commit)
 	}, nil
+}
+
+// capture takes money that is held. The caller holds the lock.
+func (s *Simulator) capture(auth *record, d amountDetails, ref clientReference, commit bool) (answer, bool) {
+	switch {
+	case auth == nil || !auth.isPayment():
+		return s.refuse("INVALID_DATA", "id"), false
+	case auth.Reversed:
+		return s.refuse("AUTH_ALREADY_REVERSED"), false
+	case auth.Kind == KindSale && auth.Settled:
+		return s.refuse("TRANSACTION_ALREADY_SETTLED"), false
+	case auth.Kind == KindSale:
+		return s.refuse("TRANSACTION_ALREADY_REVERSED_OR_SETTLED"), false
+	case auth.Kind != KindAuthorization:
+		return s.refuse("MISSING_AUTH"), false
+	case auth.review == underReview || auth.review == reviewRejected || auth.result.status == statusRiskDeclined:
+		return s.refuseWith("INVALID_DATA", "Declined - The authorization has not been accepted", "id"), false
+	}
+	v, refusal := s.sum(d, auth, orderAmount)
+	if refusal != nil {
+		return *refusal, false
+	}
+	if auth.captured+v > auth.authorized {
+		return s.refuse("EXCEEDS_AUTH_AMOUNT", orderAmount+".totalAmount"), false
+	}
+	if !commit {
+		return answer{}, true
+	}
+	auth.captured += v
+	r := s.follow(auth, KindCapture, "PENDING", ref, v)
+	body := followBody(r, "captures")
+	links := body["_links"].(object)
+	links["void"] = link(http.MethodPost, "/pts/v2/captures/%s/voids", r.ID)
+	links["refund"] = link(http.MethodPost, "/pts/v2/captures/%s/refunds", r.ID)
+	body["orderInformation"] = object{"amountDetails": object{"totalAmount": r.Amount, "currency": r.Currency}}
+	return answer{status: http.StatusCreated, body: body}, true
 }
 
 func (s *Simulator) readReversal(c *call) (string, operation, *answer) {
@@ -105,7 +110,7 @@ func (s *Simulator) readReversal(c *call) (string, operation, *answer) {
 	}
 	id := c.r.PathValue("id")
 	return req.ClientReferenceInformation.Code, func(commit bool) (answer, bool) {
-		return s.reverse(s.ledger.find(c.merchant.id, id), "id", req, req.ClientReferenceInformation, commit)
+		return s.reverse(s.ledger.find(c.merchant.id, id), "id", req.ReversalInformation.AmountDetails, req.ClientReferenceInformation, commit)
 	}, nil
 }
 
@@ -126,7 +131,7 @@ func (s *Simulator) readTimeoutReversal(c *call) (string, operation, *answer) {
 	return ref.Code, func(commit bool) (answer, bool) {
 		r := s.byTransactionID(c.merchant, ref.TransactionID, commit)
 		// The reference names the transaction to cancel; the reversal itself has none of its own.
-		return s.reverse(r, "clientReferenceInformation.transactionId", req, clientReference{Code: ref.Code}, commit)
+		return s.reverse(r, "clientReferenceInformation.transactionId", req.ReversalInformation.AmountDetails, clientReference{Code: ref.Code}, commit)
 	}, nil
 }
 
@@ -139,16 +144,16 @@ func (s *Simulator) byTransactionID(merchant *account, id string, commit bool) *
 }
 
 // reverse releases the hold of a payment. The caller holds the lock.
-func (s *Simulator) reverse(r *record, field string, req *paymentRequest, ref clientReference, commit bool) (answer, bool) {
+func (s *Simulator) reverse(r *record, field string, d amountDetails, ref clientReference, commit bool) (answer, bool) {
 	switch {
 	case r == nil || !r.isPayment() || !slices.Contains([]string{KindAuthorization, KindSale}, r.Kind):
 		return s.refuse("INVALID_DATA", field), false
-	case r.reversed || r.Settled || r.captured > 0:
+	case r.Reversed || r.Settled || r.captured > 0:
 		return s.refuse("TRANSACTION_ALREADY_REVERSED_OR_SETTLED"), false
-	case r.review == underReview:
+	case r.review == underReview && !s.cfg.ReviewsAllowReversals:
 		return s.refuseWith("INVALID_DATA", "Declined - The authorization has not been accepted or rejected", field), false
 	}
-	v, refusal := s.sum(req.ReversalInformation.AmountDetails, r, reversalAmount)
+	v, refusal := s.sum(d, r, reversalAmount)
 	if refusal != nil {
 		return *refusal, false
 	}
@@ -158,7 +163,10 @@ func (s *Simulator) reverse(r *record, field string, req *paymentRequest, ref cl
 	if !commit {
 		return answer{}, true
 	}
-	r.reversed = true
+	r.Reversed = true
+	if r.review == underReview {
+		r.review = notReviewed // there is nothing left to decide
+	}
 	made := s.follow(r, KindReversal, "REVERSED", ref, v)
 	body := followBody(made, "reversals")
 	body["reversalAmountDetails"] = object{"reversedAmount": made.Amount, "originalTransactionAmount": r.requested.in(r.Currency), "currency": made.Currency}
@@ -190,34 +198,46 @@ func (s *Simulator) readRefund(c *call) (string, operation, *answer) {
 		if refusal := s.checkTransactionID(c.merchant, ref.TransactionID); refusal != nil {
 			return *refusal, false
 		}
-		switch {
-		case r == nil || !refundable(r, c.r.URL.Path) || s.now().Sub(r.Time) > refundWindow:
+		if r == nil || !refundable(r, c.r.URL.Path) {
 			return s.refuse("INVALID_DATA", "id"), false
-		case r.voided || r.reversed:
-			return s.refuse("CAPTURE_ALREADY_VOIDED"), false
 		}
-		v, refusal := s.sum(req.OrderInformation.AmountDetails, r, orderAmount)
-		if refusal != nil {
-			return *refusal, false
-		}
-		taken := r.requested
-		if r.isPayment() {
-			taken = r.captured
-		}
-		if r.refunded+v > taken {
-			return s.refuse("INVALID_DATA", orderAmount+".totalAmount"), false
-		}
-		if !commit {
-			return answer{}, true
-		}
-		r.refunded += v
-		made := s.follow(r, KindRefund, "PENDING", ref, v)
-		body := followBody(made, "refunds")
-		body["_links"].(object)["void"] = link(http.MethodPost, "/pts/v2/refunds/%s/voids", made.ID)
-		body["refundAmountDetails"] = object{"refundAmount": made.Amount, "currency": made.Currency}
-		body["orderInformation"] = object{"amountDetails": object{"totalAmount": made.Amount, "currency": made.Currency}}
-		return answer{status: http.StatusCreated, body: body}, true
+		return s.refund(r, req.OrderInformation.AmountDetails, ref, commit)
 	}, nil
+}
+
+// refund gives back money of a sale or capture. The caller holds the lock.
+func (s *Simulator) refund(r *record, d amountDetails, ref clientReference, commit bool) (answer, bool) {
+	switch {
+	case s.now().Sub(r.Time) > refundWindow:
+		return s.refuse("INVALID_DATA", "id"), false
+	case r.Voided || r.Reversed:
+		return s.refuse("CAPTURE_ALREADY_VOIDED"), false
+	}
+	v, refusal := s.sum(d, r, orderAmount)
+	if refusal != nil {
+		return *refusal, false
+	}
+	if r.refunded+v > r.taken() {
+		return s.refuse("INVALID_DATA", orderAmount+".totalAmount"), false
+	}
+	if !commit {
+		return answer{}, true
+	}
+	r.refunded += v
+	made := s.follow(r, KindRefund, "PENDING", ref, v)
+	body := followBody(made, "refunds")
+	body["_links"].(object)["void"] = link(http.MethodPost, "/pts/v2/refunds/%s/voids", made.ID)
+	body["refundAmountDetails"] = object{"refundAmount": made.Amount, "currency": made.Currency}
+	body["orderInformation"] = object{"amountDetails": object{"totalAmount": made.Amount, "currency": made.Currency}}
+	return answer{status: http.StatusCreated, body: body}, true
+}
+
+// taken is what a sale or capture took.
+func (r *record) taken() amount {
+	if r.isPayment() {
+		return r.captured
+	}
+	return r.requested
 }
 
 // voidableKinds says what each path may void.
@@ -270,14 +290,14 @@ func (s *Simulator) readTimeoutVoid(c *call) (string, operation, *answer) {
 // void takes a capture, sale or refund out of the batch. The hold behind a capture stays until it is
 // reversed. The caller holds the lock.
 func (s *Simulator) void(r *record, ref clientReference, commit bool) (answer, bool) {
-	if r.voided || r.Settled || r.reversed || r.refunded > 0 ||
+	if r.Voided || r.Settled || r.Reversed || r.refunded > 0 ||
 		!slices.Contains([]string{KindSale, KindCapture, KindRefund}, r.Kind) {
 		return s.refuse("NOT_VOIDABLE"), false
 	}
 	if !commit {
 		return answer{}, true
 	}
-	r.voided = true
+	r.Voided = true
 	moved := r.requested
 	switch r.Kind {
 	case KindSale:

@@ -7,8 +7,8 @@ import (
 )
 
 // The kinds of a Transaction. Money moves with sale, authorization, capture, reversal, void and refund;
-// decline, authentication (a 3-D Secure challenge was asked for) and error (502, nothing taken) leave a
-// row in search but move nothing.
+// decline, authentication (a 3-D Secure challenge was asked for), pending (nothing is decided yet) and
+// error (502, nothing taken) leave a row in search but move nothing.
 const (
 	KindSale           = "sale"
 	KindAuthorization  = "authorization"
@@ -18,10 +18,15 @@ const (
 	KindRefund         = "refund"
 	KindDecline        = "decline"
 	KindAuthentication = "authentication"
+	KindPending        = "pending"
 	KindError          = "error"
 )
 
 // Transaction is one thing that CyberSource really did, whether or not the merchant got the answer.
+//
+// What a chain, all transactions of one RootID, has really charged is the sum of its sales and captures
+// that are not Voided, less that of its refunds that are not Voided. It holds money as long as its first
+// one is an authorization or a voided sale that is not Reversed.
 type Transaction struct {
 	ID            string    `json:"id"`
 	Kind          string    `json:"kind"`
@@ -32,19 +37,24 @@ type Transaction struct {
 	Currency      string    `json:"currency"`
 	Status        string    `json:"status"`
 	Reason        string    `json:"reason,omitempty"`
-	ParentID      string    `json:"parentId,omitempty"`
+	ParentID      string    `json:"parentId,omitempty"` // what it acted on; empty for a payment
+	RootID        string    `json:"rootId"`             // the payment at the head of its chain, its own id for a payment
+	Review        string    `json:"review,omitempty"`   // open, accepted or rejected
+	Voided        bool      `json:"voided,omitempty"`   // by a void that has a row of its own
+	Reversed      bool      `json:"reversed,omitempty"` // by a reversal that has a row of its own
 	Settled       bool      `json:"settled,omitempty"`
+	BackOffice    bool      `json:"backOffice,omitempty"` // done by a person in the Business Center
 	Time          time.Time `json:"time"`
 }
 
 // review is where the manual review of a payment stands.
-type review int
+type review string
 
 const (
-	notReviewed review = iota
-	underReview
-	reviewAccepted
-	reviewRejected
+	notReviewed    review = ""
+	underReview    review = "open"
+	reviewAccepted review = "accepted"
+	reviewRejected review = "rejected"
 )
 
 // record is a transaction with everything that later calls ask about. It is guarded by Simulator.mu.
@@ -54,14 +64,14 @@ type record struct {
 	authorized   amount // what the bank holds or held
 	captured     amount // of a payment: what its live captures, or the sale itself, took
 	refunded     amount // of a capture or sale
-	reversed     bool
-	voided       bool
 	review       review
 	wantsCapture bool
-	result       outcome
+	result       outcome // as the books have it
+	told         outcome // what the merchant was told of a payment
 	card         card
 	billTo       billTo
 	parent       *record
+	children     []*record
 
 	approvalCode     string
 	networkID        string
@@ -116,6 +126,9 @@ func (s *Simulator) add(r *record) {
 	r.reconciliationID = randomText(upperAlphanumerics, 16)
 	s.ledger.list = append(s.ledger.list, r)
 	s.ledger.byID[r.ID] = r
+	if r.parent != nil {
+		r.parent.children = append(r.parent.children, r)
+	}
 	if r.TransactionID != "" {
 		s.ledger.transactionIDs[[2]string{r.Merchant, r.TransactionID}] = r
 	}
@@ -128,9 +141,16 @@ func (s *Simulator) Transactions() []Transaction {
 	defer s.mu.Unlock()
 	list := make([]Transaction, len(s.ledger.list))
 	for i, r := range s.ledger.list {
-		list[i] = r.Transaction
+		list[i] = r.shown()
 	}
 	return list
+}
+
+// shown is the transaction with what later calls have made of it.
+func (r *record) shown() Transaction {
+	t := r.Transaction
+	t.RootID, t.Review = r.root().ID, string(r.review)
+	return t
 }
 
 // Settle sends off the day's batch: what is captured or refunded so far can no longer be voided.
@@ -138,7 +158,7 @@ func (s *Simulator) Settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.ledger.list {
-		if !r.voided && slices.Contains([]string{KindSale, KindCapture, KindRefund}, r.Kind) {
+		if !r.Voided && slices.Contains([]string{KindSale, KindCapture, KindRefund}, r.Kind) {
 			r.Settled = true
 		}
 	}
@@ -165,17 +185,32 @@ func (s *Simulator) DecideReview(id string, accept bool) bool {
 	if r == nil || r.review != underReview {
 		return false
 	}
-	if !accept {
-		r.review = reviewRejected
+	s.decideReview(r, accept)
+	return true
+}
+
+// decideReview ends a review. The caller holds the lock and has seen that there is one.
+func (s *Simulator) decideReview(r *record, accept bool) {
+	r.review = reviewRejected
+	if accept {
+		r.review = reviewAccepted
+	}
+	switch {
+	case accept && r.Kind == KindPending: // nobody has asked the bank yet
+		r.Status, r.Reason, r.result = statusAuthorized, "", approved
+		s.hold(r)
+	case accept:
+		r.Status, r.Reason, r.result = statusAuthorized, "", approved
+		if r.wantsCapture {
+			r.Kind = KindSale
+			r.captured = r.authorized
+		}
+	case r.Kind == KindPending:
+		r.Kind = KindDecline
+		r.Status, r.Reason, r.result = statusDeclined, "DECISION_PROFILE_REJECT", declined("DECISION_PROFILE_REJECT")
+	default:
 		r.Status, r.Reason = "REJECTED", "DECISION_PROFILE_REJECT"
 		r.result = outcome{status: statusRiskDeclined, reason: "DECISION_PROFILE_REJECT"}
-		return true
 	}
-	r.review = reviewAccepted
-	r.Status, r.Reason, r.result = statusAuthorized, "", approved
-	if r.wantsCapture {
-		r.Kind = KindSale
-		r.captured = r.authorized
-	}
-	return true
+	s.announceDecision(r, accept)
 }

@@ -1,7 +1,9 @@
 package cybersource
 
 import (
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -14,6 +16,9 @@ const (
 	statusPendingAuthentication = "PENDING_AUTHENTICATION"
 	statusDeclined              = "DECLINED"
 	statusServerError           = "SERVER_ERROR"
+	statusPendingReview         = "PENDING_REVIEW"
+	statusPending               = "PENDING"
+	statusInvalid               = "INVALID_REQUEST"
 )
 
 const (
@@ -21,13 +26,25 @@ const (
 	processorPaymentech = "paymentech"
 )
 
-// outcome is what a payment comes to.
+// outcome is what a payment, or another call, comes to.
 type outcome struct {
 	status  string
-	reason  string // errorInformation.reason, or the reason of a 502
-	charged bool   // with SERVER_ERROR: the bank approved all the same
+	reason  string // errorInformation.reason, or the reason of a flat body
+	http    int    // when not the status's own
+	charged bool   // the effect happens all the same: the bank has approved
 	avs     string // when not Y
 	cvn     string // when not M
+}
+
+// code is the HTTP status of the answer.
+func (o outcome) code() int {
+	switch {
+	case o.http != 0:
+		return o.http
+	case o.status == statusServerError:
+		return http.StatusBadGateway
+	}
+	return http.StatusCreated
 }
 
 func declined(reason string) outcome { return outcome{status: statusDeclined, reason: reason} }
@@ -39,17 +56,12 @@ func (o outcome) holds() bool {
 	switch o.status {
 	case statusAuthorized, statusPartial, statusReview, statusRiskDeclined:
 		return true
-	case statusServerError:
-		return o.charged
 	}
-	return false
+	return o.charged
 }
 
 func (o outcome) describe() string {
-	text := "201 " + o.status
-	if o.status == statusServerError {
-		text = "502 " + o.status
-	}
+	text := strconv.Itoa(o.code()) + " " + o.status
 	if o.reason != "" {
 		text += " " + o.reason
 	}
@@ -84,7 +96,28 @@ var reasons = map[string]reasonFacts{
 	"CONSUMER_AUTHENTICATION_FAILED":   {"476", "DAUTHENTICATIONFAILED", "Encountered a Payer Authentication problem. Payer could not be authenticated.", "", ""},
 	"DECISION_PROFILE_REVIEW":          {"480", "DREVIEW", "The order is marked for review by Decision Manager.", "00", ""},
 	"DECISION_PROFILE_REJECT":          {"481", "DREJECT", "The order has been rejected by Decision Manager.", "00", ""},
+	"ISSUER_UNAVAILABLE":               {"207", "DCARDREFUSED", "Decline - Issuing bank unavailable.", "91", "02"},
+	"CVN_NOT_MATCH":                    {"209", "DCV", "Decline - The card verification number does not match.", "N7", "03"},
+	"BLACKLISTED_CUSTOMER":             {"221", "DCARDREFUSED", "Decline - The customer matched an entry on the processor's negative file.", "05", "01"},
+	"SUSPENDED_ACCOUNT":                {"222", "DCARDREFUSED", "Decline - Customer's account is frozen.", "05", "01"},
+	"PAYMENT_REFUSED":                  {"223", "DPAYMENTREFUSED", "Decline - Payment refused.", "05", "02"},
+	"INVALID_MERCHANT_CONFIGURATION":   {"234", "EINVALIDDATA", "Decline - There is a problem with your merchant configuration.", "", "98"},
+	"PROCESSOR_ERROR":                  {"236", "ESYSTEM", "Decline - Processor failure.", "96", "02"},
+	"BLOCKED_BY_CARDHOLDER":            {"203", "DCARDREFUSED", "Decline - The cardholder has stopped such payments.", "R1", "01"},
+	"DECLINED_CHECK":                   {"203", "DCARDREFUSED", "Decline - The check was declined.", "05", "02"},
+	"ACH_VERIFICATION_FAILED":          {"203", "DCARDREFUSED", "Decline - The bank account could not be verified.", "05", "03"},
+	"ALLOWABLE_PIN_RETRIES_EXCEEDED":   {"203", "DCARDREFUSED", "Decline - The allowed number of PIN entries is exceeded.", "75", "02"},
+	"SCORE_EXCEEDS_THRESHOLD":          {"400", "DSCORE", "The fraud score exceeds your threshold.", "00", ""},
+	"PENDING_AUTHENTICATION":           {"475", "DAUTHENTICATE", "The cardholder is enrolled in Payer Authentication.", "", ""},
+	"CUSTOMER_WATCHLIST_MATCH":         {"700", "DRESTRICTED", "The customer matched the Denied Parties List.", "", ""},
+	"ADDRESS_COUNTRY_WATCHLIST_MATCH":  {"701", "DRESTRICTED", "The country of the address is on the list of those that are not served.", "", ""},
+	"EMAIL_COUNTRY_WATCHLIST_MATCH":    {"702", "DRESTRICTED", "The country of the email address is on the list of those that are not served.", "", ""},
+	"IP_COUNTRY_WATCHLIST_MATCH":       {"703", "DRESTRICTED", "The country of the IP address is on the list of those that are not served.", "", ""},
+	"INVALID_DATA":                     {"102", "DINVALIDDATA", "Declined - One or more fields in the request contains invalid data", "", ""},
+	newWord:                            {"999", "DNEW", "Decline - For a reason that is new.", "05", ""},
 	"SYSTEM_ERROR":                     {"150", "ESYSTEM", "Error - General system failure.", "", ""},
+	"SERVER_TIMEOUT":                   {"151", "ETIMEOUT", "Error - The request was received but there was a server timeout.", "", ""},
+	"SERVICE_TIMEOUT":                  {"152", "ETIMEOUT", "Error - The request was received, but a service did not finish running in time.", "", ""},
 }
 
 // partialFacts stand in for a partial approval, which has no reason.

@@ -97,6 +97,15 @@ var refusalMessages = map[string]string{
 	"TRANSACTION_ALREADY_SETTLED":             "Declined - The transaction has already been settled",
 	"TRANSACTION_ALREADY_REVERSED_OR_SETTLED": "Declined - The transaction has already been settled or reversed",
 	"MISSING_AUTH":                            "Declined - You requested a capture, but there is no corresponding, unused authorization record",
+	"INVALID_CARD":                            "Declined - The card is not valid",
+	"CARD_TYPE_NOT_ACCEPTED":                  "Declined - The card type is not accepted by the payment processor",
+	"INVALID_CARD_TYPE":                       "Declined - The card type is not valid, or does not fit the card number",
+	"INVALID_AMOUNT":                          "Declined - The requested amount is not valid",
+	"INVALID_MERCHANT_CONFIGURATION":          "Declined - There is a problem with your merchant configuration",
+	"PROCESSOR_UNAVAILABLE":                   "Declined - The processor is not available",
+	"NOT_SUPPORTED":                           "Declined - The request is not supported",
+	"INVALID_PAYMENT_ID":                      "Declined - The payment id is not valid",
+	"ACCOUNT_NOT_ALLOWED_CREDIT":              "Declined - The account is not allowed to make credits",
 	"CAPTURE_ALREADY_VOIDED":                  "Declined - You requested a credit for a capture that was previously voided",
 	"NOT_VOIDABLE":                            "Declined - The capture or credit is not voidable because the capture or credit information has already been submitted to your processor, or the transaction type cannot be voided",
 }
@@ -162,7 +171,7 @@ func (s *Simulator) readPayment(c *call) (string, operation, *answer) {
 	if refusal := s.checkAmount(req.OrderInformation.AmountDetails, "orderInformation.amountDetails"); refusal != nil {
 		return code, nil, refusal
 	}
-	return code, func(commit bool) (answer, bool) { return s.pay(c.merchant, req, commit) }, nil
+	return code, func(commit bool) (answer, bool) { return s.pay(c.merchant, req, c.told, commit) }, nil
 }
 
 // checkAmount refuses an amount that is absent or wrong by itself.
@@ -190,8 +199,8 @@ func (s *Simulator) checkAmount(d amountDetails, path string) *answer {
 }
 
 // pay authorizes or sells. The amount is the request's; what the token was made for does not count.
-// The caller holds the lock.
-func (s *Simulator) pay(merchant *account, req *paymentRequest, commit bool) (answer, bool) {
+// With told, that is the outcome, whatever card and amount say. The caller holds the lock.
+func (s *Simulator) pay(merchant *account, req *paymentRequest, told *outcome, commit bool) (answer, bool) {
 	source, refusal := s.paymentSource(merchant, req)
 	if refusal != nil {
 		return *refusal, false
@@ -223,12 +232,15 @@ func (s *Simulator) pay(merchant *account, req *paymentRequest, commit bool) (an
 		return s.refuse("INVALID_DATA", "orderInformation.amountDetails.totalAmount"), false
 	}
 	result := s.decide(req, source.card, total)
+	if told != nil {
+		result = *told
+	}
 	r := &record{
 		Transaction: Transaction{
 			Merchant: merchant.id, Code: ref.Code, TransactionID: ref.TransactionID,
 			Currency: details.Currency, Status: result.status, Reason: result.reason,
 		},
-		requested: total, result: result, card: source.card, billTo: bill,
+		requested: total, result: result, told: result, card: source.card, billTo: bill,
 		wantsCapture: req.ProcessingInformation.Capture,
 	}
 	s.settleOutcome(r)
@@ -241,6 +253,7 @@ func (s *Simulator) pay(merchant *account, req *paymentRequest, commit bool) (an
 			s.ledger.codes[[2]string{merchant.id, ref.Code}] = r
 		}
 	}
+	s.announcePayment(r)
 	return s.paymentAnswer(r), true
 }
 
@@ -248,21 +261,41 @@ func (s *Simulator) pay(merchant *account, req *paymentRequest, commit bool) (an
 func (s *Simulator) settleOutcome(r *record) {
 	o := r.result
 	r.Kind = KindDecline
-	switch o.status {
-	case statusPendingAuthentication:
+	switch {
+	case o.holds():
+		s.hold(r)
+	case o.status == statusPendingAuthentication:
 		r.Kind = KindAuthentication
-	case statusServerError:
+	case o.status == statusPendingReview:
+		r.Kind, r.review = KindPending, underReview
+	case o.status == statusPending:
+		r.Kind = KindPending
+	case o.code() >= http.StatusInternalServerError:
 		r.Kind = KindError
+	case o.status == newWord:
+		r.Kind, r.result = KindError, outcome{status: statusServerError, reason: "SYSTEM_ERROR"}
 	}
+	if o.charged {
+		// The merchant is told something else, but the books say what happened.
+		r.Status, r.Reason, r.result = statusAuthorized, "", approved
+	}
+	moved := r.requested
 	if o.holds() {
-		r.Kind = KindAuthorization
-		r.authorized = r.requested
-		r.approvalCode = "831000"
-		if s.cfg.Processor == processorPaymentech {
-			r.approvalCode = "888888"
-		}
-		r.networkID = randomText(digits, 15)
+		moved = r.authorized
 	}
+	r.Amount = moved.in(r.Currency)
+}
+
+// hold has the bank hold the money of a payment, and take it where nothing stands against that.
+func (s *Simulator) hold(r *record) {
+	o := r.result
+	r.Kind = KindAuthorization
+	r.authorized = r.requested
+	r.approvalCode = "831000"
+	if s.cfg.Processor == processorPaymentech {
+		r.approvalCode = "888888"
+	}
+	r.networkID = randomText(digits, 15)
 	switch {
 	case o.status == statusPartial:
 		r.authorized = r.requested / 2 / (unit / 100) * (unit / 100)
@@ -271,19 +304,10 @@ func (s *Simulator) settleOutcome(r *record) {
 		}
 	case o.status == statusReview:
 		r.review = underReview
-	case o.holds() && o.status != statusRiskDeclined && r.wantsCapture:
+	case o.status != statusRiskDeclined && r.wantsCapture:
 		r.Kind = KindSale
 		r.captured = r.authorized
 	}
-	if o.status == statusServerError && o.charged {
-		// The merchant is told of an error, but the books say what happened.
-		r.Status, r.Reason, r.result = statusAuthorized, "", outcome{status: statusAuthorized, charged: true}
-	}
-	moved := r.requested
-	if o.holds() {
-		moved = r.authorized
-	}
-	r.Amount = moved.in(r.Currency)
 }
 
 // checkTransactionID refuses a transactionId that was used before, where the processor does.
@@ -374,6 +398,20 @@ func (b billTo) missing() []string {
 	return fields
 }
 
+// callRead names GET of a payment, which shows at once what search shows later.
+const callRead = "cybersource.retrieve"
+
+func (s *Simulator) readOnePayment(c *call) (string, operation, *answer) {
+	id := c.r.PathValue("id")
+	return "", func(bool) (answer, bool) {
+		r := s.ledger.find(c.merchant.id, id)
+		if r == nil || !r.isPayment() {
+			return s.notFound(c), true
+		}
+		return answer{status: http.StatusOK, body: s.paymentBody(r)}, true
+	}, nil
+}
+
 type object = map[string]any
 
 func link(method, format string, args ...any) object {
@@ -382,13 +420,12 @@ func link(method, format string, args ...any) object {
 
 // paymentAnswer is what the merchant is told about a payment just made.
 func (s *Simulator) paymentAnswer(r *record) answer {
-	if r.result.status == statusServerError || r.result.charged {
-		return answer{status: http.StatusBadGateway, body: object{
-			"id": r.ID, "submitTimeUtc": stamp(r.Time), "status": statusServerError, "reason": "SYSTEM_ERROR",
-			"message": reasons["SYSTEM_ERROR"].message,
-		}}
+	if r.told.code() >= http.StatusInternalServerError {
+		return s.serverError(r.told, r.ID, stamp(r.Time))
 	}
-	return answer{status: http.StatusCreated, body: s.paymentBody(r)}
+	body := s.paymentBody(r)
+	body["status"] = r.told.status
+	return answer{status: http.StatusCreated, body: body}
 }
 
 func (s *Simulator) paymentBody(r *record) object {

@@ -183,12 +183,23 @@ var applicationNames = map[string][]string{
 	KindError:          {"ics_auth"},
 }
 
+// services are those that a record's application list names.
+func (r *record) services() []string {
+	switch {
+	case r.Kind != KindPending:
+		return applicationNames[r.Kind]
+	case r.review == underReview:
+		return []string{"ics_decision"}
+	}
+	return []string{"ics_ap_sale"}
+}
+
 // rCode is 1 for success, 0 for a decline and -1 for an error.
 func rCode(r *record) string {
 	switch {
 	case r.Kind == KindError:
 		return "-1"
-	case r.result.status == statusAuthorized || r.result.status == statusPartial:
+	case r.result.status == statusAuthorized || r.result.status == statusPartial || r.result.status == statusPending:
 		return "1"
 	}
 	return "0"
@@ -197,7 +208,7 @@ func rCode(r *record) string {
 func applicationInformation(r *record) object {
 	facts := r.result.facts()
 	var applications []object
-	for _, name := range applicationNames[r.Kind] {
+	for _, name := range r.services() {
 		applications = append(applications, object{
 			"name": name, "status": r.Status, "reasonCode": facts.code, "rCode": rCode(r), "rFlag": facts.flag,
 			"rMessage": facts.message, "reconciliationId": r.reconciliationID,
@@ -230,12 +241,13 @@ func (s *Simulator) readDetails(c *call) (string, operation, *answer) {
 		if r == nil || !r.visible(s.now()) {
 			return s.notFound(c), true
 		}
-		return answer{status: http.StatusOK, body: details(r)}, true
+		return answer{status: http.StatusOK, body: s.details(r)}, true
 	}, nil
 }
 
-// details is the whole of one transaction. It writes submitTimeUTC, unlike search.
-func details(r *record) object {
+// details is the whole of one transaction. It writes submitTimeUTC, unlike search. Related are the one
+// that it acted on, first, and those that acted on it. The caller holds the lock.
+func (s *Simulator) details(r *record) object {
 	network, _ := brandOf(r.card.Number)
 	amounts := object{"totalAmount": r.requested.in(r.Currency), "currency": r.Currency}
 	processor := object{"processor": object{"name": "simulator"}, "responseCode": r.result.facts().response}
@@ -266,6 +278,19 @@ func details(r *record) object {
 	}
 	if r.Reason != "" {
 		body["errorInformation"] = object{"reason": r.Reason, "message": r.result.facts().message}
+	}
+	related := []object{}
+	relate := func(other *record) {
+		related = append(related, link(http.MethodGet, "/tss/v2/transactions/%s", other.ID))
+	}
+	if r.parent != nil {
+		relate(r.parent)
+	}
+	for _, child := range r.children {
+		relate(child)
+	}
+	if len(related) > 0 {
+		body["_links"].(object)["relatedTransactions"] = related
 	}
 	return body
 }

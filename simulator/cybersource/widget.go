@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
 	"mime"
 	"net/http"
 	"path"
@@ -261,19 +262,20 @@ func (s *Simulator) readComplete(c *call) (string, operation, *answer) {
 		payment.ConsumerAuthenticationInformation.AuthenticationTransactionID = f.id
 	}
 	return ref.Code, func(commit bool) (answer, bool) {
-		a, ok := s.pay(f.context.merchant, payment, commit)
+		a, ok := s.pay(f.context.merchant, payment, nil, commit)
 		if !ok {
 			return flexRefusal(c, "COMPLETE_VALIDATION_ERROR", "The payment was refused before it was tried"), false
 		}
 		if !commit {
 			return answer{}, true
 		}
-		return s.completion(c, a), true
+		return s.completion(c, f.context.merchant.id, ref.Code, a), true
 	}, nil
 }
 
 // completion turns a payment's answer into what the widget gives its page: a signed result, or an error.
-func (s *Simulator) completion(c *call, a answer) answer {
+// The merchant is notified of a result. The caller holds the lock.
+func (s *Simulator) completion(c *call, merchant, code string, a answer) answer {
 	body, _ := a.body.(object) // pay always answers with one
 	status, _ := body["status"].(string)
 	reason := ""
@@ -283,7 +285,7 @@ func (s *Simulator) completion(c *call, a answer) answer {
 	switch {
 	case status == statusPendingAuthentication || reason == "CONSUMER_AUTHENTICATION_FAILED":
 		return flexRefusal(c, "COMPLETE_AUTHENTICATION_FAILED", "The cardholder could not be authenticated")
-	case status == statusDeclined:
+	case status == statusDeclined || status == statusInvalid:
 		return flexRefusal(c, "COMPLETE_TRANSACTION_FAILED", "The card was declined")
 	case a.status != http.StatusCreated:
 		failed := flexRefusal(c, "COMPLETE_ERROR", "The outcome is not known")
@@ -295,10 +297,15 @@ func (s *Simulator) completion(c *call, a answer) answer {
 	for _, name := range []string{"clientReferenceInformation", "orderInformation", "processorInformation", "reconciliationId"} {
 		details[name] = body[name]
 	}
-	result, err := signRS256(s.signing.kid, s.signing.key, jwt.MapClaims{
-		"id": body["id"], "status": status, "outcome": statusAuthorized, "message": "Request processed successfully.",
-		"details": details, "iat": now.Unix(), "exp": now.Add(15 * time.Minute).Unix(),
-	})
+	outcome := statusAuthorized
+	if status == statusPending || status == statusPendingReview {
+		outcome = statusPending
+	}
+	told := object{"id": body["id"], "status": status, "outcome": outcome, "message": "Request processed successfully.", "details": details}
+	s.announceResult(merchant, code, told)
+	claims := jwt.MapClaims{"iat": now.Unix(), "exp": now.Add(15 * time.Minute).Unix()}
+	maps.Copy(claims, told)
+	result, err := signRS256(s.signing.kid, s.signing.key, claims)
 	if err != nil {
 		s.log.Error("result not signed", "error", err)
 		return answer{status: http.StatusInternalServerError}

@@ -41,6 +41,13 @@
 // is taken: those that a company's table does not have are answered with 400 and
 // a text of their own.
 //
+// A company whose errors are words has Rule.Outcome in the place of the code, for
+// refuse rules: the answer that the call is to get, by one of the names that the
+// company gave with Name. Some of them are approvals, or errors behind which the
+// effect has happened all the same.
+//
+//	{"call":"cybersource.payments","do":"refuse","outcome":"EXPIRED_CARD"}
+//
 // Outages are status rules: 429, 500 or 503 with a body of the caller's, or one
 // that is no JSON at all, such as a proxy's 502; or time-outs and cut connections
 // before and after the effect. A rule takes every matching call, the first Times,
@@ -77,6 +84,7 @@ const (
 	Duplicate     = "duplicate"      // webhooks: sent twice
 	Reorder       = "reorder"        // webhooks: sent after the one that follows
 	Drop          = "drop"           // webhooks: never sent; for a call, the same as drop_before
+	Forge         = "forge"          // webhooks: signed with a key that is not the receiver's
 )
 
 // longestTimeout bounds a timeout fault, so that a client without a deadline of
@@ -105,6 +113,8 @@ type Rule struct {
 	// Code is the company's own error code, for refuse and fail; a pointer, since
 	// 0 is a code of Meta's.
 	Code *int `json:"code,omitempty"`
+	// Outcome is the name of an answer, for refuse, where a company has names.
+	Outcome string `json:"outcome,omitempty"`
 	// Headers go with the answer of status and refuse, such as Retry-After.
 	Headers map[string]string `json:"headers,omitempty"`
 	After   string            `json:"after,omitempty"`  // for fail: the status that comes before the failure, sent or delivered; empty for none
@@ -149,6 +159,7 @@ type Set struct {
 	given int // ids given so far
 	calls []Call
 	n     int
+	names map[string]func(string) bool // which outcomes a call knows
 }
 
 type rule struct {
@@ -170,6 +181,9 @@ func (s *Set) Replace(rules []Rule) error {
 	fresh := make([]*rule, 0, len(rules))
 	for i, r := range rules {
 		made, field, reason := newRule(r)
+		if reason == "" && r.Outcome != "" && !s.knows(made) {
+			field, reason = "outcome", "is not known to the call"
+		}
 		if reason == "" && r.ID != "" && ids[r.ID] {
 			field, reason = "id", "is used twice"
 		}
@@ -195,6 +209,34 @@ func (s *Set) Replace(rules []Rule) error {
 	return nil
 }
 
+// Name tells the set which outcomes a call knows, so that a rule with any other
+// is refused.
+func (s *Set) Name(call string, known func(outcome string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.names == nil {
+		s.names = map[string]func(string) bool{}
+	}
+	s.names[call] = known
+}
+
+// knows says whether every call of the rule that has outcomes knows the rule's,
+// and there is such a call.
+func (s *Set) knows(r *rule) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	some := false
+	for call, known := range s.names {
+		if !r.matches(call) {
+			continue
+		}
+		if some = true; !known(r.Outcome) {
+			return false
+		}
+	}
+	return some
+}
+
 // newRule checks one rule. A reason that is not empty says what is wrong with
 // which field.
 func newRule(r Rule) (made *rule, field, reason string) {
@@ -211,6 +253,8 @@ func newRule(r Rule) (made *rule, field, reason string) {
 		return nil, "do", "must be one of " + strings.Join(ways, ", ")
 	case webhook && slices.Contains(notForWebhooks, r.Do):
 		return nil, "do", "does not apply to a webhook, which this side sends"
+	case !webhook && r.Do == Forge:
+		return nil, "do", "applies to webhooks only"
 	case r.Do == Status && (r.Status < 200 || r.Status > 599):
 		return nil, "status", "must be from 200 to 599"
 	case r.Times < 0:
@@ -237,7 +281,11 @@ func newRule(r Rule) (made *rule, field, reason string) {
 func checkCode(r Rule) (field, reason string) {
 	speaks := r.Do == Refuse || r.Do == Fail
 	switch {
-	case speaks && r.Code == nil:
+	case r.Outcome != "" && r.Do != Refuse:
+		return "outcome", "comes with refuse only"
+	case r.Outcome != "" && (r.Code != nil || r.Status != 0):
+		return "outcome", "has a code and a status of its own"
+	case speaks && r.Code == nil && r.Outcome == "":
 		return "code", "is missing"
 	case !speaks && r.Code != nil:
 		return "code", "comes with refuse and fail only"
@@ -257,7 +305,7 @@ func checkCode(r Rule) (field, reason string) {
 
 var (
 	ways = []string{Status, Refuse, Fail, TimeoutBefore, TimeoutAfter, HoldBefore, HoldAfter,
-		DropBefore, DropAfter, Delay, Duplicate, Reorder, Drop}
+		DropBefore, DropAfter, Delay, Duplicate, Reorder, Drop, Forge}
 	notForWebhooks = []string{Status, Refuse, Fail, TimeoutBefore, TimeoutAfter, DropAfter, HoldAfter}
 )
 
@@ -390,7 +438,11 @@ func (f Fault) Before(w http.ResponseWriter, r *http.Request) bool {
 	case Refuse:
 		// Only a company without codes of its own comes here; see Refusal.
 		f.SetHeaders(w.Header())
-		writeStatus(w, Rule{Status: cmp.Or(f.rule.Status, http.StatusBadRequest), Body: fmt.Sprintf(`{"code":%d}`, *f.rule.Code)})
+		body := ""
+		if f.rule.Code != nil {
+			body = fmt.Sprintf(`{"code":%d}`, *f.rule.Code)
+		}
+		writeStatus(w, Rule{Status: cmp.Or(f.rule.Status, http.StatusBadRequest), Body: body})
 		return true
 	case TimeoutBefore:
 		return f.timeOut(w, r)
@@ -428,11 +480,24 @@ func (f Fault) After(w http.ResponseWriter, r *http.Request) bool {
 // has codes asks this before Before, and answers in its own words; SetHeaders
 // gives the headers that go with it.
 func (f Fault) Refusal() (code, status int, ok bool) {
-	if f.rule == nil || f.rule.Do != Refuse {
+	if f.rule == nil || f.rule.Do != Refuse || f.rule.Code == nil {
 		return 0, 0, false
 	}
 	return *f.rule.Code, f.rule.Status, true
 }
+
+// Outcome returns the name of the answer that the call is to get, if a refuse
+// rule has one. A company that gave names asks this before Before.
+func (f Fault) Outcome() (name string, ok bool) {
+	if f.rule == nil || f.rule.Do != Refuse || f.rule.Outcome == "" {
+		return "", false
+	}
+	return f.rule.Outcome, true
+}
+
+// Forges says whether an outgoing webhook is to be signed with a key that is not
+// the receiver's.
+func (f Fault) Forges() bool { return f.rule != nil && f.rule.Do == Forge }
 
 // SetHeaders puts the rule's headers, if any, on an answer.
 func (f Fault) SetHeaders(h http.Header) {
