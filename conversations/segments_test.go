@@ -75,7 +75,7 @@ func TestGSMAlphabet(t *testing.T) {
 // TestThePaymentMessageFitsOneSegment: with usual names and a usual host.
 func TestThePaymentMessageFitsOneSegment(t *testing.T) {
 	t.Parallel()
-	for _, purpose := range []conversations.Purpose{conversations.PurposePayment, conversations.PurposeReceipt, conversations.PurposeCancelled} {
+	for _, purpose := range conversations.NoticePurposes {
 		text := conversations.Merchant{}.Text(conversations.SMS, purpose, conversations.Parameters{
 			Merchant: "Acme Energy", Amount: "ZAR 1,149.00", Order: "SO-104217", Link: "https://pay.acme.example/p/0abcdefghjkmnp", Locale: "en",
 		})

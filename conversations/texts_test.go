@@ -88,7 +88,7 @@ func TestOneSegment(t *testing.T) {
 	for _, locale := range Locales() {
 		p := usual
 		p.Locale = locale
-		for _, key := range []string{"payment", "receipt", "cancelled", "stop.confirm", "start.confirm"} {
+		for _, key := range []string{"payment", "receipt", "cancelled", "refund", "stop.confirm", "start.confirm"} {
 			got := SMSText(text(locale, key, p))
 			s := Segments(got)
 			switch {
@@ -109,7 +109,7 @@ func TestWhatsAppBodies(t *testing.T) {
 	t.Parallel()
 	for _, locale := range Locales() {
 		for purpose, want := range map[Purpose][]string{
-			PurposePayment: {"{1}", "{2}", "{3}"}, PurposeReceipt: {"{1}", "{2}", "{3}"}, PurposeCancelled: {"{1}", "{3}"},
+			PurposePayment: {"{1}", "{2}", "{3}"}, PurposeReceipt: {"{1}", "{2}", "{3}"}, PurposeCancelled: {"{1}", "{3}"}, PurposeRefund: {"{1}", "{2}", "{3}"},
 		} {
 			body := Merchant{}.Text(WhatsApp, purpose, Parameters{Merchant: "{1}", Amount: "{2}", Order: "{3}", Link: "{4}", Locale: locale})
 			values := regexp.MustCompile(`\{\d\}`)
@@ -120,7 +120,7 @@ func TestWhatsAppBodies(t *testing.T) {
 				t.Errorf("%s %s: a value stands first, last or beside another, or the text is long: %q", locale, purpose, body)
 			}
 		}
-		for purpose, has := range map[Purpose]bool{PurposePayment: true, PurposeReceipt: true, PurposeCancelled: false, PurposeReply: false} {
+		for purpose, has := range map[Purpose]bool{PurposePayment: true, PurposeReceipt: true, PurposeRefund: true, PurposeCancelled: false, PurposeReply: false} {
 			if n := utf8.RuneCountInString(LinkButton(purpose, locale+"-XX")); n > 20 || (n > 0) != has {
 				t.Errorf("%s %s: the button is %q", locale, purpose, LinkButton(purpose, locale))
 			}
