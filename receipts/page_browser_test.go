@@ -131,27 +131,24 @@ func TestPictures(t *testing.T) {
 				if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, name)), chromedp.WaitReady(chromedp.CSS("main"))); err != nil {
 					t.Fatal(err)
 				}
-				picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(filepath.Join(*pictures, fmt.Sprintf("receipt_%s_%d_%s.png", name, width, scheme)), picture, 0o644); err != nil {
-					t.Fatal(err)
-				}
+				photograph(t, ctx, fmt.Sprintf("receipt_%s_%d_%s.png", name, width, scheme))
 			}
 		}
+		if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
+			t.Fatal(err)
+		}
+		photograph(t, ctx, fmt.Sprintf("receipt_%s_print.png", name))
 	}
-	if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := chromedp.Do(ctx, chromedp.Navigate(fmt.Sprintf(address, "paid")), chromedp.WaitReady(chromedp.CSS("main"))); err != nil {
-		t.Fatal(err)
-	}
+}
+
+// photograph writes what the browser shows now.
+func photograph(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
 	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(*pictures, "receipt_print.png"), picture, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(*pictures, name), picture, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,14 +6,17 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"paythread/conversations"
 )
 
-// Document is a receipt as people read it, whatever it is shown on. All of it
-// but Captured, Standing and Later was frozen when the money came.
+// Document is a receipt as people read it, whatever it is shown on. What the
+// payment was is frozen from when the money came; Amount, Stamp, Standing, Later,
+// Balance and Second say what became of it since. They are made from the same
+// totals, so that they never contradict each other.
 type Document struct {
 	Number          string
 	IssuedAt        time.Time
@@ -23,28 +26,36 @@ type Document struct {
 	Order           string // the merchant's reference
 	Lines           []conversations.LineItem
 	Sums            []Sum
-	Paid            conversations.Money
-	Captured        bool // taken, then or since; false: set aside by the bank
+	Amount          conversations.Money // what was taken; what the bank holds, if nothing was
+	Stamp           string              // what became of that, in few words
+	Good            bool                // nothing of it went back
+	Standing        []string            // the same in sentences, unless it was simply paid
 	Late            bool
 	Method          string // the card, masked; empty if unknown
 	ApprovalCode    string
-	Reference       string // what the payment is called on statements
-	Standing        string // a sentence when the money, or part of it, went back
-	Later           []Change
+	Reference       string   // what the payment is called on statements
+	Later           []Change // what happened to the money since, oldest first
+	Balance         []Sum    // what that comes to; empty if nothing happened
+	// Second is what happened to a second payment of the order: none of this
+	// receipt's money, but the customer sees it on the bank's statement and looks
+	// for it here.
+	Second []Change
 }
 
-// Sum is one row under the line items.
+// Sum is one row under a table.
 type Sum struct {
 	Name   string
 	Amount conversations.Money
 	Total  bool
 }
 
-// Change is one thing that happened to the money after it came.
+// Change is one thing that happened to the money after it came, or that is
+// under way.
 type Change struct {
-	Name   string
-	Amount conversations.Money
-	At     time.Time
+	Name      string
+	Amount    conversations.Money
+	At        time.Time
+	Reference string // what it is called on statements; empty if that is not known
 }
 
 // DocumentOf returns the receipt of a payment request, and false if it has not
@@ -54,51 +65,64 @@ func DocumentOf(r *conversations.PaymentRequest) (*Document, bool) {
 	if f == nil {
 		return nil, false
 	}
+	b := balanceOf(r)
+	stamp := b.stamp()
 	d := &Document{
 		Number: f.Number, IssuedAt: f.IssuedAt, MerchantName: f.MerchantName, MerchantContact: f.MerchantContact,
 		Sandbox: f.Sandbox, Order: f.Order.Reference, Lines: f.Order.LineItems, Sums: sumsOf(f.Order),
-		Paid: f.Paid, Captured: f.Captured || r.CapturedMinor > 0, Late: f.Late, Method: methodOf(f),
-		ApprovalCode: f.ApprovalCode, Reference: f.ReconciliationID,
-		Standing: english[standings[r.Lifecycle]],
+		Amount: b.headline(), Stamp: english["stamp_"+stamp], Good: stamp == "paid" || stamp == "paid_in_part", Standing: b.sentences(),
+		Late: f.Late, Method: methodOf(f), ApprovalCode: f.ApprovalCode, Reference: f.ReconciliationID,
 	}
 	for _, op := range r.Operations {
-		if name, ok := changeOf(r, op); ok {
-			at := op.StartedAt
-			if op.SettledAt != nil {
-				at = *op.SettledAt
-			}
-			d.Later = append(d.Later, Change{Name: name, Amount: op.Amount, At: at})
+		change, shown := changeOf(op)
+		switch {
+		case !shown:
+		case op.Attempt == r.PaidBy:
+			d.Later = append(d.Later, change)
+		case returnsSecondPayment(r, op):
+			d.Second = append(d.Second, change)
 		}
+	}
+	for _, changes := range [][]Change{d.Later, d.Second} {
+		slices.SortStableFunc(changes, func(a, b Change) int { return a.At.Compare(b.At) })
+	}
+	if len(d.Later) > 0 {
+		d.Balance = b.rows(f.Captured)
 	}
 	return d, true
 }
 
-// standings are the texts for lifecycles in which money went back.
-var standings = map[conversations.Lifecycle]string{
-	conversations.Reversed:          "standing_reversed",
-	conversations.Refunded:          "standing_refunded",
-	conversations.PartiallyRefunded: "standing_partially_refunded",
+// changeOf describes an operation for the customer. One that failed changed
+// nothing. Who asked for it, and why, is the merchant's alone.
+func changeOf(op conversations.Operation) (Change, bool) {
+	key := string(op.Kind)
+	switch op.State {
+	case conversations.OperationSucceeded:
+	case conversations.OperationPending, conversations.OperationUnsettled:
+		key += "_pending"
+	default:
+		return Change{}, false
+	}
+	at := op.StartedAt
+	if op.SettledAt != nil {
+		at = *op.SettledAt
+	}
+	name, known := english[key]
+	return Change{Name: name, Amount: op.Amount, At: at, Reference: op.ReconciliationID}, known
 }
 
-// changeOf names an operation for the customer. Those that failed changed
-// nothing, and those on another attempt are none of this receipt's money, but
-// for a second payment that was given back: the customer sees both on the
-// bank's statement and looks for it here.
-func changeOf(r *conversations.PaymentRequest, op conversations.Operation) (string, bool) {
-	key := string(op.Kind)
-	switch {
-	case op.State == conversations.OperationFailed:
-		return "", false
-	case op.Reason == "second_success":
-		key = "second"
-	case op.Attempt != r.PaidBy:
-		return "", false
+// returnsSecondPayment tells whether an operation gives back money of an
+// attempt that succeeded beside the one that counts. What a bank held by mistake
+// for one that did not is no payment.
+func returnsSecondPayment(r *conversations.PaymentRequest, op conversations.Operation) bool {
+	if op.Kind == conversations.OperationCapture {
+		return false
 	}
-	if op.State != conversations.OperationSucceeded {
-		key += "_pending"
+	if op.Reason == conversations.OperationSecondSuccess {
+		return true
 	}
-	name, ok := english[key]
-	return name, ok
+	a := r.Attempt(op.Attempt)
+	return op.Elsewhere && a != nil && (a.Result.Outcome == conversations.OutcomeCaptured || a.Result.Outcome == conversations.OutcomeAuthorized)
 }
 
 // sumsOf lists the rows under the line items, leaving out what is nothing.

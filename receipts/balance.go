@@ -1,0 +1,143 @@
+package receipts
+
+import "paythread/conversations"
+
+// balance is where the money of a payment stands, in minor units. It is made so
+// that approved = taken + held + spared and taken = returned + left.
+type balance struct {
+	currency  string
+	approved  int64 // what the bank agreed to
+	taken     int64 // of it, whether or not it went back since
+	held      int64 // of it, may still be taken
+	spared    int64 // of it, neither: released, or it lapses by itself
+	returned  int64 // of what was taken: voided or refunded
+	refunded  int64 // of that, refunded
+	returning int64 // of what was taken: on its way back
+	releasing int64 // of what is held: being released
+}
+
+// mayBeTaken are the lifecycles in which what is held may still be taken.
+var mayBeTaken = map[conversations.Lifecycle]bool{
+	conversations.Authorized: true, conversations.Paid: true, conversations.PartiallyRefunded: true,
+}
+
+// balanceOf reads the totals of a payment request. A void takes from what was
+// captured and adds to what was reversed, so the voids are told apart by the
+// operations.
+func balanceOf(r *conversations.PaymentRequest) balance {
+	b := balance{currency: r.Receipt.Paid.Currency, approved: r.Receipt.Paid.Minor, refunded: r.RefundedMinor}
+	var voided int64
+	for _, op := range r.Operations {
+		if op.Attempt != r.PaidBy {
+			continue
+		}
+		under := op.State == conversations.OperationPending || op.State == conversations.OperationUnsettled
+		switch {
+		case op.Kind == conversations.OperationVoid && op.State == conversations.OperationSucceeded:
+			voided += op.Amount.Minor
+		case under && (op.Kind == conversations.OperationVoid || op.Kind == conversations.OperationRefund):
+			b.returning += op.Amount.Minor
+		case under && op.Kind == conversations.OperationReversal:
+			b.releasing += op.Amount.Minor
+		}
+	}
+	b.taken = max(0, r.CapturedMinor+voided)
+	b.approved = max(b.approved, b.taken)
+	b.returned = min(b.taken, b.refunded+voided)
+	if mayBeTaken[r.Lifecycle] {
+		b.held = max(0, b.approved-b.taken-max(0, r.ReversedMinor-voided))
+	}
+	b.spared = b.approved - b.taken - b.held
+	return b
+}
+
+// left returns what is paid now.
+func (b balance) left() int64 { return b.taken - b.returned }
+
+func (b balance) money(minor int64) conversations.Money {
+	return conversations.Money{Minor: minor, Currency: b.currency}
+}
+
+// headline returns the amount that the receipt is about.
+func (b balance) headline() conversations.Money {
+	switch {
+	case b.taken > 0:
+		return b.money(b.taken)
+	case b.held > 0:
+		return b.money(b.held)
+	}
+	return b.money(b.approved)
+}
+
+// stamp names in a word of the texts what became of the headline's amount.
+func (b balance) stamp() string {
+	switch {
+	case b.taken == 0 && b.held > 0:
+		return "held"
+	case b.taken == 0:
+		return "released"
+	case b.left() == 0 && b.refunded > 0:
+		return "refunded"
+	case b.left() == 0:
+		return "given_back"
+	case b.returned > 0:
+		return "partly_refunded"
+	case b.taken < b.approved:
+		return "paid_in_part"
+	}
+	return "paid"
+}
+
+// sentences say the same with amounts, and what is still on its way.
+func (b balance) sentences() []string {
+	var said []string
+	say := func(key string) {
+		said = append(said, english.text(key,
+			"approved", b.money(b.approved), "taken", b.money(b.taken), "held", b.money(b.held),
+			"returned", b.money(b.returned), "returning", b.money(b.returning), "releasing", b.money(b.releasing), "left", b.money(b.left())))
+	}
+	stamp := b.stamp()
+	if stamp != "paid" {
+		say("standing_" + stamp)
+	}
+	if b.taken > 0 && b.held > 0 {
+		say("standing_still_held")
+	}
+	if b.releasing > 0 {
+		say("standing_releasing")
+	}
+	if b.returning > 0 {
+		say("standing_returning")
+	}
+	if b.returned+b.returning+b.releasing > 0 || stamp == "released" {
+		say("standing_bank_takes_time")
+	}
+	return said
+}
+
+// rows list what the changes come to, the last one being what is paid now. sale
+// says that the money was taken at once, so that nothing was held first.
+func (b balance) rows(sale bool) []Sum {
+	var rows []Sum
+	add := func(key string, minor int64) {
+		rows = append(rows, Sum{Name: english[key], Amount: b.money(minor)})
+	}
+	if !sale {
+		add("approved", b.approved)
+		if b.spared > 0 {
+			add("spared", -b.spared)
+		}
+		if b.held > 0 {
+			add("held", b.held)
+		}
+	}
+	total := "paid"
+	if b.returned > 0 {
+		add("taken", b.taken)
+		add("returned", -b.returned)
+		total = "left"
+	}
+	add(total, b.left())
+	rows[len(rows)-1].Total = true
+	return rows
+}

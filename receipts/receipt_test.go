@@ -1,0 +1,228 @@
+package receipts_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"paythread/conversations"
+	"paythread/receipts"
+)
+
+// ledger is a payment with what was done to its money since, counted as the
+// domain does.
+type ledger struct {
+	r conversations.PaymentRequest
+}
+
+func newLedger(sale bool, currency string) ledger {
+	total := conversations.Money{Minor: 14900, Currency: currency}
+	l := ledger{conversations.PaymentRequest{
+		Lifecycle: conversations.Authorized, PaidBy: 1, AuthorizedMinor: total.Minor,
+		Receipt: &conversations.Receipt{Number: "1", IssuedAt: start, Order: conversations.Order{Total: total}, Paid: total, Captured: sale},
+	}}
+	if sale {
+		l.r.Lifecycle, l.r.CapturedMinor = conversations.Paid, total.Minor
+	}
+	return l
+}
+
+func (l ledger) capturable() int64 {
+	if l.r.Lifecycle != conversations.Authorized && l.r.Lifecycle != conversations.Paid {
+		return 0
+	}
+	return l.r.AuthorizedMinor - l.r.CapturedMinor - l.r.ReversedMinor
+}
+
+func (l ledger) refundable() int64 { return l.r.CapturedMinor - l.r.RefundedMinor }
+
+// with returns the ledger after an operation, and false if the totals do not
+// allow it.
+func (l ledger) with(kind conversations.OperationKind, part bool, state conversations.OperationState) (ledger, bool) {
+	var amount int64
+	switch kind {
+	case conversations.OperationCapture, conversations.OperationReversal:
+		amount = l.capturable()
+	case conversations.OperationVoid:
+		if l.r.RefundedMinor == 0 && !part {
+			amount = l.r.CapturedMinor
+		}
+	case conversations.OperationRefund:
+		amount = l.refundable()
+	}
+	if part {
+		amount /= 3
+	}
+	if amount <= 0 || l.r.Lifecycle == conversations.Reversed || l.r.Lifecycle == conversations.Refunded {
+		return l, false
+	}
+	at := start.Add(time.Duration(len(l.r.Operations)) * time.Hour)
+	op := conversations.Operation{
+		Kind: kind, Attempt: 1, Amount: conversations.Money{Minor: amount, Currency: l.r.Receipt.Paid.Currency}, State: state, StartedAt: at,
+	}
+	l.r.Operations = append(slices.Clone(l.r.Operations), op)
+	if state != conversations.OperationSucceeded {
+		return l, true
+	}
+	switch kind {
+	case conversations.OperationCapture:
+		l.r.CapturedMinor, l.r.Lifecycle = l.r.CapturedMinor+amount, conversations.Paid
+	case conversations.OperationReversal:
+		if l.r.ReversedMinor += amount; l.r.ReversedMinor == l.r.AuthorizedMinor {
+			l.r.Lifecycle = conversations.Reversed
+		}
+	case conversations.OperationVoid:
+		l.r.ReversedMinor, l.r.CapturedMinor, l.r.Lifecycle = l.r.ReversedMinor+amount, l.r.CapturedMinor-amount, conversations.Reversed
+	case conversations.OperationRefund:
+		l.r.RefundedMinor += amount
+		if l.r.Lifecycle = conversations.PartiallyRefunded; l.refundable() == 0 {
+			l.r.Lifecycle = conversations.Refunded
+		}
+	}
+	return l, true
+}
+
+// stamps are what a receipt may say of a lifecycle.
+var stamps = map[conversations.Lifecycle][]string{
+	conversations.Authorized:        {"Approved, not yet taken"},
+	conversations.Paid:              {"Paid", "Paid in part"},
+	conversations.PartiallyRefunded: {"Partly refunded"},
+	conversations.Refunded:          {"Refunded"},
+	conversations.Reversed:          {"Given back", "Released, nothing taken"},
+}
+
+// TestReceiptsAddUp walks every mix of up to three operations, each in every
+// state, on sales and on authorizations: no receipt contradicts itself or the
+// totals.
+func TestReceiptsAddUp(t *testing.T) {
+	t.Parallel()
+	kinds := []conversations.OperationKind{conversations.OperationCapture, conversations.OperationReversal, conversations.OperationVoid, conversations.OperationRefund}
+	states := []conversations.OperationState{conversations.OperationSucceeded, conversations.OperationFailed, conversations.OperationPending, conversations.OperationUnsettled}
+	seen := map[string]int{}
+	var walk func(l ledger, depth int)
+	walk = func(l ledger, depth int) {
+		seen[addsUp(t, &l.r)]++
+		if depth == 0 || t.Failed() {
+			return
+		}
+		for _, kind := range kinds {
+			for _, part := range []bool{false, true} {
+				for _, state := range states {
+					if next, ok := l.with(kind, part, state); ok {
+						walk(next, depth-1)
+					}
+				}
+			}
+		}
+	}
+	for _, sale := range []bool{true, false} {
+		for currency, depth := range map[string]int{"ZAR": 3, "JPY": 2, "KWD": 2} {
+			walk(newLedger(sale, currency), depth)
+		}
+	}
+	for _, all := range stamps {
+		for _, stamp := range all {
+			if seen[stamp] == 0 {
+				t.Errorf("no mix is %q", stamp)
+			}
+		}
+	}
+}
+
+// addsUp holds one receipt against the totals and returns its stamp.
+func addsUp(t *testing.T, r *conversations.PaymentRequest) string {
+	t.Helper()
+	d, ok := receipts.DocumentOf(r)
+	if !ok {
+		t.Fatal("there is no receipt")
+	}
+	fail := func(why string) {
+		t.Errorf("%s: %s, operations %+v give %+v", why, r.Lifecycle, r.Operations, d)
+	}
+	if !slices.Contains(stamps[r.Lifecycle], d.Stamp) {
+		fail("the stamp is " + d.Stamp)
+	}
+	if d.Amount.Minor <= 0 || d.Amount.Currency != r.Receipt.Paid.Currency {
+		fail("no amount")
+	}
+	var shown int
+	changed := map[string]int64{}
+	for _, op := range r.Operations {
+		if op.State != conversations.OperationFailed {
+			shown++
+		}
+	}
+	for i, c := range d.Later {
+		changed[c.Name] += c.Amount.Minor
+		if i > 0 && c.At.Before(d.Later[i-1].At) {
+			fail("the changes are not in order")
+		}
+	}
+	if len(d.Later) != shown || (shown > 0) != (len(d.Balance) > 0) || len(d.Second) > 0 {
+		fail("not every operation is shown, or one that failed is")
+	}
+	if shown == 0 {
+		return d.Stamp
+	}
+	sums := map[string]int64{}
+	for _, s := range d.Balance {
+		sums[s.Name] = s.Amount.Minor
+	}
+	last := d.Balance[len(d.Balance)-1]
+	if left := r.CapturedMinor - r.RefundedMinor; !last.Total || last.Amount.Minor != left {
+		fail("what is left is not that of the totals")
+	}
+	if sums["Returned"] != -(changed["Refunded"] + changed["Given back"]) {
+		fail("what was returned is not the sum of its rows")
+	}
+	taken, returned := sums["Taken"], sums["Returned"] != 0
+	if !returned {
+		taken = sums["Paid"]
+	}
+	if returned && taken+sums["Returned"] != last.Amount.Minor {
+		fail("taken less returned is not what is left")
+	}
+	if approved, told := sums["Approved"]; told == r.Receipt.Captured || told && approved+sums["Not taken"]-sums["Still held"] != taken {
+		fail("approved less held and not taken is not what was taken")
+	}
+	if !r.Receipt.Captured && taken != changed["Taken"] {
+		fail("what was taken is not the sum of its rows")
+	}
+	sentences := strings.Join(d.Standing, " ")
+	if (d.Stamp == "Paid") != d.Good && d.Stamp != "Paid in part" || d.Stamp != "Paid" && sentences == "" {
+		fail("the stamp is not explained")
+	}
+	for name, word := range map[string]string{"Being returned": "is being returned", "Being released": "is being released"} {
+		if amount, told := changed[name]; told != strings.Contains(sentences, conversations.Money{Minor: amount, Currency: last.Amount.Currency}.String()+" "+word) {
+			fail("what is on its way is not told")
+		}
+	}
+	return d.Stamp
+}
+
+func TestDocumentKeepsToItsOwnMoney(t *testing.T) {
+	t.Parallel()
+	r := paid("r1")
+	documents["paid_twice"](r)
+	elsewhere := later(r, conversations.OperationRefund, 300, conversations.OperationSucceeded, 3)
+	elsewhere.Attempt, elsewhere.Elsewhere, elsewhere.Reason = 3, true, conversations.OperationElsewhere
+	d, _ := receipts.DocumentOf(r)
+	if d.Stamp != "Paid" || d.Amount != zar(14900) || len(d.Later) != 0 || len(d.Balance) != 0 || len(d.Standing) != 0 {
+		t.Errorf("a second payment changed the receipt of the first: %+v", d)
+	}
+	var told []string
+	for _, c := range d.Second {
+		told = append(told, c.Name+" "+c.Amount.String())
+	}
+	if want := []string{"Refunded ZAR 149.00", "Refunded ZAR 3.00"}; !slices.Equal(told, want) {
+		t.Errorf("of the second payment it tells %q, want %q", told, want)
+	}
+}
+
+func TestDocumentOfUnpaid(t *testing.T) {
+	t.Parallel()
+	if d, ok := receipts.DocumentOf(&conversations.PaymentRequest{Lifecycle: conversations.Open}); ok || d != nil {
+		t.Errorf("a request that was not paid has the receipt %+v", d)
+	}
+}
