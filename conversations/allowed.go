@@ -15,10 +15,13 @@ var allowedActions = []struct {
 	{"cancel", []Trigger{CancelAsked}},
 	{"resend", []Trigger{PaymentAskedAgain, ReceiptAskedAgain}},
 	{"extend", []Trigger{ExtendedByAgent}},
+	{"capture", []Trigger{CaptureAsked}},
+	{"reverse", []Trigger{ReversalAsked}},
+	{"refund", []Trigger{RefundAsked}},
 }
 
 // Allowed returns the actions that the tables would accept now for a payment
-// request: cancel, resend, extend. It asks edges and guards and changes
+// request: cancel, resend, extend, capture, reverse, refund. It asks edges and guards and changes
 // nothing. contact is the one that the request belongs to.
 func Allowed(m Merchant, contact *Contact, r *PaymentRequest, now time.Time) []string {
 	p := &paymentTx{tx: &tx{State: State{Merchant: m, Contact: contact}, now: now, contact: contact}, r: r, was: r.Lifecycle}

@@ -31,6 +31,8 @@ type Effects struct {
 	Refused *Error
 	// Outbound is what SendingStarted allows the caller to send, or nil.
 	Outbound *Outbound
+	// Operation is what OperationStarted allows the caller to carry out, or nil.
+	Operation *Operation
 	// RequestID and MessageID name what the event concerned.
 	RequestID, MessageID string
 }
@@ -174,8 +176,16 @@ func (t *tx) apply(event Event) error {
 		return nil
 	case ReceiptViewed:
 		return t.onRequest(e.RequestID, ReceiptSeen, nil)
+	case OperationRequested:
+		return t.operationRequested(e)
+	case OperationStarted:
+		return t.operationStarted(e)
 	case OperationAnswered:
 		return t.operationAnswered(e)
+	case OperationFound:
+		return t.operationFound(e)
+	case AttemptNotified:
+		return t.attemptNotified(e)
 	case ReviewDecided:
 		return t.reviewDecided(e)
 	case TimerFired:

@@ -1,6 +1,7 @@
 package conversations
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,18 +12,24 @@ import (
 // the effects change.
 type paymentTx struct {
 	*tx
-	r         *PaymentRequest
-	a         *Attempt       // the attempt concerned, nil if none
-	late      bool           // a had been settled as having taken nothing
-	repeated  bool           // the answer left the attempt's state as it was
-	was       Lifecycle      // before the edge
-	start     AttemptStarted // of AttemptBegun
-	context   CaptureContext // of CheckoutStarted
-	result    Result         // of an answer
-	op        *Operation     // of an operation's outcome
-	reason    string
-	note      string // of CancelAsked
-	elsewhere string
+	r          *PaymentRequest
+	on         Trigger
+	a          *Attempt       // the attempt concerned, nil if none
+	late       bool           // a had been settled as having taken nothing
+	repeated   bool           // the answer left the attempt's state as it was
+	was        Lifecycle      // before the edge
+	start      AttemptStarted // of AttemptBegun
+	context    CaptureContext // of CheckoutStarted
+	result     Result         // of an answer
+	op         *Operation     // of an operation's outcome
+	released   *Operation     // that gave back what the attempt held
+	goneBefore bool           // the money that op gives back had gone back before
+	corrected  bool           // op had been taken for failed
+	ask        OperationRequested
+	begun      []string // ids of the operations that the edge began
+	reason     string
+	note       string // of CancelAsked
+	elsewhere  string
 }
 
 // onRequest applies one trigger to a payment request by its table.
@@ -42,6 +49,7 @@ func (t *tx) onRequest(id string, on Trigger, fill func(*paymentTx)) error {
 
 // take looks the trigger up and follows the edge, or refuses.
 func (p *paymentTx) take(on Trigger) {
+	p.on = on
 	edge, refused := p.edge(on)
 	if refused != nil {
 		p.refuse(p.r, on, refused)
@@ -65,7 +73,7 @@ func (p *paymentTx) edge(on Trigger) (Edge, *Error) {
 		}
 	}
 	if refused == nil {
-		refused = noEdge(p.r.Lifecycle)
+		refused = noEdgeFor(on, p.r.Lifecycle)
 	}
 	return Edge{}, refused
 }
@@ -87,19 +95,41 @@ func (p *paymentTx) follow(e Edge) {
 		}
 	}
 	if e.Log != "" {
-		p.log(p.r, e.Log, func(l *LoggedEvent) {
-			l.Milestone = loggedMilestones[e.Log]
-			if p.a != nil {
-				l.Attempt = p.a.N
-				if l.Reason == "" {
-					l.Reason = p.a.Result.Reason
-				}
-			}
-			if p.op != nil {
-				l.Attempt, l.Reason = p.op.Attempt, p.op.Reason
-			}
-		})
+		p.show(e.Log)
 	}
+}
+
+// show puts an edge into the request's log, and every operation that it began.
+func (p *paymentTx) show(kind string) {
+	began := "reversal_started"
+	if kind == "operation_asked" || kind == began {
+		began = kind
+	}
+	if kind != began || len(p.begun) == 0 {
+		p.showOne(kind, p.op)
+	}
+	for _, id := range p.begun {
+		i := slices.IndexFunc(p.r.Operations, func(o Operation) bool { return o.ID == id })
+		p.showOne(began, &p.r.Operations[i])
+	}
+}
+
+func (p *paymentTx) showOne(kind string, op *Operation) {
+	p.log(p.r, kind, func(l *LoggedEvent) {
+		l.Milestone = loggedMilestones[kind]
+		if p.a != nil {
+			l.Attempt = p.a.N
+			if l.Reason == "" {
+				l.Reason = p.a.Result.Reason
+			}
+		}
+		if p.released != nil {
+			l.Operation = loggedOperation(*p.released)
+		}
+		if op != nil {
+			l.Attempt, l.Reason, l.Operation = op.Attempt, op.Reason, loggedOperation(*op)
+		}
+	})
 }
 
 // loggedMilestones are the milestones that a row's event marks.
@@ -219,18 +249,20 @@ var guards = map[Guard]func(*paymentTx) *Error{
 	IfEndedExpired:   func(p *paymentTx) *Error { return p.endedAs(Expired) },
 	IfEndedCancelled: func(p *paymentTx) *Error { return p.endedAs(Cancelled) },
 	IfEndedFailed:    func(p *paymentTx) *Error { return p.endedAs(Failed) },
-	IfRefundedInFull: func(p *paymentTx) *Error {
-		if p.r.RefundedMinor+p.op.Amount.Minor < p.r.CapturedMinor {
-			return Refused("not_refunded_in_full", "more can be refunded")
-		}
-		return nil
-	},
-	IfCounts: func(p *paymentTx) *Error {
-		if p.op == nil || p.op.Attempt != p.r.PaidBy {
-			return Refused("not_the_payment", "this is not the money that counts")
-		}
-		return nil
-	},
+	IfToBeLearnt:     ifToBeLearnt,
+	IfCapturable:     ifCapturable,
+	IfRefundable:     ifRefundable,
+	IfReversible:     ifReversible,
+	IfUnderReview:    ifUnderReview,
+	IfGiveBackFailed: ifGiveBackFailed,
+	IfCounts:         ifCounts,
+	IfAllReversed:    ifAllReversed,
+	IfNoneRefunded:   ifNoneRefunded,
+	IfRefundedInPart: ifRefundedInPart,
+	IfRefundedInFull: ifRefundedInFull,
+	IfGoneBefore:     ifGoneBefore,
+	IfSettledTooLate: ifSettledTooLate,
+	IfAsked:          ifAsked,
 }
 
 func (p *paymentTx) isOpened() *Error {
@@ -262,6 +294,14 @@ func (p *paymentTx) windowRuns() *Error {
 		return Refused("window_ended", "the time for this payment request has ended")
 	}
 	return nil
+}
+
+// noEdgeFor says why a lifecycle does not allow what a trigger asks for.
+func noEdgeFor(on Trigger, l Lifecycle) *Error {
+	if ask, ok := asks[on]; ok {
+		return Refused(ask.reason, "nothing can be %s: the payment request is %s", ask.done, strings.ReplaceAll(string(l), "_", " "))
+	}
+	return noEdge(l)
 }
 
 // noEdge says why a lifecycle does not allow something, by the lifecycle.
@@ -309,18 +349,29 @@ var paymentEffects = map[Effect]func(*paymentTx){
 	AskLater:        askLater,
 	ForgetAsking:    forgetAsking,
 	WaitForCustomer: func(p *paymentTx) { p.askAt(p.now.Add(p.Timings.AuthenticateIn)) },
-	AskPlatform: func(p *paymentTx) {
-		p.a.Asked++
-		p.outbox(OutboxEntry{Kind: OutboxInquiry, RequestID: p.r.ID, Attempt: p.a.N})
+	AskPlatform:     askPlatform,
+	WatchReview: func(p *paymentTx) {
+		if within := p.Merchant.ReviewWithin; within > 0 && p.a.ReviewBy == nil {
+			by := p.now.Add(within)
+			p.a.ReviewBy = &by
+		}
 	},
 	TakeMoney:      takeMoney,
-	GiveBackHold:   func(p *paymentTx) { p.giveBack(p.a, p.giveBackReason()) },
-	GiveBackSecond: func(p *paymentTx) { p.giveBack(p.a, "second_success") },
+	GiveBackHold:   func(p *paymentTx) { p.giveBack(p.a, giveBackReasons[p.on]) },
+	GiveBackSecond: func(p *paymentTx) { p.giveBack(p.a, OperationSecondSuccess) },
 	GiveBackMoney: func(p *paymentTx) {
 		p.r.Reason = ReasonReversing
-		p.giveBack(p.r.Attempt(p.r.PaidBy), "order_already_paid")
+		p.giveBack(p.r.Attempt(p.r.PaidBy), giveBackReasons[p.on])
 	},
-	NoteDecline: func(p *paymentTx) { p.mark(p.r, MilestoneDeclined) },
+	GiveBackReview: giveBackReview,
+	GiveBackAgain:  giveBackAgain,
+	GoOnGivingBack: goOnGivingBack,
+	RefundInstead:  refundInstead,
+	CaptureMoney:   captureMoney,
+	RefundMoney:    refundMoney,
+	SendRefund:     tellOfReturn,
+	MarkReversed:   markReversed,
+	NoteDecline:    func(p *paymentTx) { p.mark(p.r, MilestoneDeclined) },
 	NameReason: func(p *paymentTx) {
 		switch {
 		case p.r.Lifecycle == Expired && p.r.opened():
@@ -347,19 +398,12 @@ var paymentEffects = map[Effect]func(*paymentTx){
 	ForgetLateFrom: func(p *paymentTx) { p.r.LateFrom = "" },
 	MarkSuperseded: func(p *paymentTx) { p.r.Superseded = true },
 	MarkElsewhere:  func(p *paymentTx) { p.r.PaidElsewhere = p.elsewhere },
-	Count: func(p *paymentTx) {
-		switch p.op.Kind {
-		case OperationCapture:
-			p.r.CapturedMinor += p.op.Amount.Minor
-		case OperationReversal, OperationVoid:
-			p.r.ReversedMinor += p.op.Amount.Minor
-			if p.op.Kind == OperationVoid {
-				p.r.CapturedMinor -= p.op.Amount.Minor
-			}
-		case OperationRefund:
-			p.r.RefundedMinor += p.op.Amount.Minor
-		}
-	},
+	Count:          func(p *paymentTx) { p.r.recount() },
+}
+
+func askPlatform(p *paymentTx) {
+	p.a.Asked++
+	p.outbox(OutboxEntry{Kind: OutboxInquiry, RequestID: p.r.ID, Attempt: p.a.N})
 }
 
 // Bounds on what a customer can make a request grow by: contexts live for
@@ -400,13 +444,17 @@ func startAttempt(p *paymentTx) {
 
 // askLater sets when the platform is asked next about the attempt: at the
 // documented pace while it is not settled, then at one hour and one day all the
-// same; a review has only the latter.
+// same; during a review at its own pace.
 func askLater(p *paymentTx) {
 	if p.a == nil {
 		return
 	}
+	if p.a.State == AttemptInReview {
+		p.askAt(p.reviewStep())
+		return
+	}
 	var steps []time.Duration
-	if p.a.State != AttemptInReview && p.a.State != AttemptNotFound {
+	if p.a.State != AttemptNotFound {
 		steps = append(steps, p.Timings.RecoverAfter)
 		steps = append(steps, p.Timings.AskAfter...)
 		steps = append(steps, p.a.TokenExpiresAt.Add(p.Timings.TokenGrace).Sub(p.a.StartedAt))
@@ -434,15 +482,28 @@ func (p *paymentTx) lastStep() time.Duration {
 	return time.Hour
 }
 
+// reviewStep returns when a review is looked after next: when the platform is
+// asked, or the merchant's time for it ends.
+func (p *paymentTx) reviewStep() time.Time {
+	at := p.now.Add(cmp.Or(p.Timings.ReviewAskEvery, p.lastStep()))
+	if by := p.a.ReviewBy; by != nil && p.now.Before(*by) && at.After(*by) {
+		return *by
+	}
+	return at
+}
+
 func (p *paymentTx) askAt(at time.Time) {
 	p.a.AskAt = &at
 	p.setTimer(TimerAttempt, p.r.ID, p.a.N, at)
 }
 
-func forgetAsking(p *paymentTx) {
-	if p.a != nil && p.a.AskAt != nil {
-		p.a.AskAt = nil
-		p.clearTimer(TimerAttempt, p.r.ID, p.a.N)
+func forgetAsking(p *paymentTx) { p.forget(p.a) }
+
+// forget ends the asking after an attempt.
+func (p *paymentTx) forget(a *Attempt) {
+	if a != nil && a.AskAt != nil {
+		a.AskAt = nil
+		p.clearTimer(TimerAttempt, p.r.ID, a.N)
 	}
 }
 
@@ -464,9 +525,6 @@ func takeMoney(p *paymentTx) {
 	r.PaidBy = a.N
 	paid := a.Amount
 	r.AuthorizedMinor = paid.Minor
-	if r.Lifecycle == Paid {
-		r.CapturedMinor = paid.Minor
-	}
 	was := p.was
 	if was == InReview && r.LateFrom != "" {
 		was = r.LateFrom
@@ -481,6 +539,7 @@ func takeMoney(p *paymentTx) {
 		ApprovalCode: a.Result.ApprovalCode, ReconciliationID: a.Result.ReconciliationID,
 		Late: late, Sandbox: r.Sandbox,
 	}
+	r.recount()
 	policy := p.Merchant.LatePayment
 	back := r.PaidElsewhere != "" ||
 		was == Expired && policy.ReverseAfterExpiry ||
@@ -488,9 +547,9 @@ func takeMoney(p *paymentTx) {
 		was == Cancelled && policy.ReverseAfterCancellation
 	switch {
 	case r.PaidElsewhere != "":
-		p.giveBack(a, "order_already_paid")
+		p.giveBack(a, OperationOrderPaid)
 	case back:
-		p.giveBack(a, "late_payment")
+		p.giveBack(a, OperationLatePayment)
 	case r.Superseded:
 		p.outbox(OutboxEntry{Kind: OutboxHolder, RequestID: r.ID})
 	}
@@ -555,12 +614,49 @@ func (t *tx) attemptAnswered(e AttemptAnswered) error {
 	if !ok {
 		return Invalid("outcome", "%q is not an outcome", clip(string(e.Result.Outcome), 20))
 	}
+	if e.Result.Outcome == OutcomeReversed {
+		return t.foundReversed(e)
+	}
 	return t.onAttempt(e.RequestID, e.Attempt, on, e.Result)
 }
 
-// onAttempt applies a trigger to an attempt by its table, and then to its
-// payment request. An answer that tells nothing new changes nothing.
+// foundReversed takes the platform's word that what an attempt held or took is
+// given back: so what was to give it back is done.
+func (t *tx) foundReversed(e AttemptAnswered) error {
+	r := t.request(e.RequestID)
+	if r == nil {
+		return NotFound("payment request")
+	}
+	a := r.Attempt(e.Attempt)
+	if a == nil || a.State != AttemptReversing {
+		return t.onAttempt(e.RequestID, e.Attempt, NothingTaken, e.Result)
+	}
+	t.effects.RequestID = r.ID
+	for i, o := range r.Operations {
+		if o.Attempt == a.N && o.open() && (o.Kind == OperationReversal || o.Kind == OperationVoid) {
+			return t.operationSucceeded(r, i, "", "")
+		}
+	}
+	return t.onAttempt(e.RequestID, e.Attempt, HoldReleased, Result{})
+}
+
+// attemptAfter looks an attempt's next state up.
+func attemptAfter(s AttemptState, on Trigger) (AttemptState, bool) {
+	i := slices.IndexFunc(attemptEdges, func(e AttemptEdge) bool { return e.On == on && slices.Contains(e.From, s) })
+	if i < 0 {
+		return s, false
+	}
+	return attemptEdges[i].To, true
+}
+
 func (t *tx) onAttempt(requestID string, n int, on Trigger, result Result) error {
+	return t.onAttemptBy(nil, requestID, n, on, result)
+}
+
+// onAttemptBy applies a trigger to an attempt by its table, and then to its
+// payment request. An answer that tells nothing new changes nothing. by is the
+// operation that brought it about, if one did.
+func (t *tx) onAttemptBy(by *Operation, requestID string, n int, on Trigger, result Result) error {
 	r := t.request(requestID)
 	if r == nil {
 		return NotFound("payment request")
@@ -570,23 +666,39 @@ func (t *tx) onAttempt(requestID string, n int, on Trigger, result Result) error
 	if a == nil {
 		return NotFound("attempt")
 	}
-	p := &paymentTx{tx: t, r: r, a: a, was: r.Lifecycle, result: result}
+	p := &paymentTx{tx: t, r: r, a: a, was: r.Lifecycle, result: result, released: by}
 	if on == NothingFound && !p.notFoundIsFinal() {
 		on = AnswerLost // it may still show up
 	}
-	i := slices.IndexFunc(attemptEdges, func(e AttemptEdge) bool { return e.On == on && slices.Contains(e.From, a.State) })
-	if i < 0 {
+	to, ok := attemptAfter(a.State, on)
+	if !ok {
+		if a.State == AttemptReversing && on == MoneyTaken {
+			a.Result = merged(a.Result, result) // the reviewers accepted too late: it goes back all the same
+		}
 		return nil // nothing new
 	}
-	p.repeated = a.State == attemptEdges[i].To
+	p.repeated = a.State == to
 	p.late = slices.Contains(attemptNothing, a.State)
-	a.State = attemptEdges[i].To
+	a.State = to
 	a.Result = merged(a.Result, result)
 	if a.State.settled() && (a.SettledAt == nil || !p.repeated) { // late money settles it anew
 		a.SettledAt = &t.now
 	}
+	counted := r.PaidBy
 	p.take(on)
 	p.noteDecline(on)
+	if r.PaidBy != n || counted == n {
+		return nil
+	}
+	// What was done elsewhere with money that we had not heard of.
+	for i, o := range r.Operations {
+		if o.Attempt == n && o.Elsewhere {
+			followed := &paymentTx{tx: t, r: r, was: r.Lifecycle, op: &r.Operations[i]}
+			if err := followed.operationDone(); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -668,6 +780,9 @@ func (t *tx) timerFired(timer Timer) error {
 		t.clearTimer(timer.Kind, timer.ID, timer.N)
 		if a.State == AttemptAuthenticating {
 			return t.onAttempt(r.ID, a.N, AuthenticationLeft, Result{Reason: "authentication_abandoned"})
+		}
+		if a.State == AttemptInReview && a.ReviewBy != nil && !t.now.Before(*a.ReviewBy) {
+			return t.onAttempt(r.ID, a.N, ReviewOver, Result{})
 		}
 		return t.onAttempt(r.ID, a.N, AnswerOverdue, Result{})
 	case TimerOperation:

@@ -226,7 +226,17 @@ func (c *commit) read(reply []string) (answer, error) {
 // recordsMoney tells whether an event's commit must have reached replicas.
 func recordsMoney(e Event) bool {
 	switch e.(type) {
-	case AttemptStarted, AttemptAnswered, OperationAnswered, ReviewDecided:
+	case AttemptStarted, AttemptAnswered, ReviewDecided, OperationRequested, OperationStarted, OperationAnswered, OperationFound:
+		return true
+	}
+	return false
+}
+
+// precedesCall tells whether an event's commit allows a call that moves money,
+// which nothing has been sent of yet.
+func precedesCall(e Event) bool {
+	switch e.(type) {
+	case AttemptStarted, OperationStarted:
 		return true
 	}
 	return false
@@ -285,7 +295,7 @@ func (s *Store) commitAndWait(ctx context.Context, e Event, names []string, args
 	if err != nil || reply[0] != "done" {
 		return reply, err
 	}
-	_, before := e.(AttemptStarted)
+	before := precedesCall(e)
 	var have int64
 	for range waitTries {
 		have, err = conn.Wait(ctx, s.o.WaitReplicas, waitFor).Result()

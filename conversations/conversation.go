@@ -144,6 +144,7 @@ type Timings struct {
 	DeclineGrace     time.Duration   // left after a decline past the window
 	EchoWithin       time.Duration   // the echo of a message of unknown outcome
 	RetryOperationIn time.Duration   // first wait before an operation is tried again; doubles
+	CallLife         time.Duration   // how long after it was made a call may still reach the platform; zero: two minutes
 	ReviewAskEvery   time.Duration   // the platform is asked how a review stands
 	ResendAfter      time.Duration   // a message that was accepted and then failed for a while is sent again
 }

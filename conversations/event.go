@@ -137,6 +137,7 @@ type OperationFound struct {
 	Amount           Money
 	PlatformID       string // the platform's transaction
 	PaymentID        string // the one that it acted on
+	Code             string // its reference there: an operation's id if it is one of ours
 	ReconciliationID string
 	At               time.Time
 }

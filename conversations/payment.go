@@ -130,20 +130,13 @@ type PaymentRequest struct {
 	CapturedMinor   int64 `json:"captured_minor"`
 	ReversedMinor   int64 `json:"reversed_minor"`
 	RefundedMinor   int64 `json:"refunded_minor"`
+	// Unbalanced says that the platform did more with the money than we know how
+	// it could, such as a refund of a capture that we have not learnt of. The
+	// totals say no more than is possible; a person should look.
+	Unbalanced bool `json:"unbalanced,omitempty"`
 
 	LastEvent int64 `json:"last_event"` // number of the newest event in its log
 }
-
-// Capturable returns what may still be captured, in minor units.
-func (r *PaymentRequest) Capturable() int64 {
-	if r.Lifecycle != Authorized && r.Lifecycle != Paid {
-		return 0
-	}
-	return max(0, r.AuthorizedMinor-r.CapturedMinor-r.ReversedMinor)
-}
-
-// Refundable returns what may still be refunded, in minor units.
-func (r *PaymentRequest) Refundable() int64 { return max(0, r.CapturedMinor-r.RefundedMinor) }
 
 // Attempt returns the attempt with that number, or nil.
 func (r *PaymentRequest) Attempt(n int) *Attempt {
@@ -293,7 +286,13 @@ type Operation struct {
 	StartedAt time.Time      `json:"started_at"`
 	// SendBy is set while a process may be calling the platform: it sends until
 	// then, and nobody else does before the outcome is asked for.
-	SendBy    *time.Time `json:"send_by,omitempty"`
+	SendBy *time.Time `json:"send_by,omitempty"`
+	// EntryID is the outbox entry that the newest process to call was given: of
+	// any other it is believed only that the operation succeeded.
+	EntryID string `json:"entry_id,omitempty"`
+	// SentBy, of an unknown one, is until when an earlier call may still reach
+	// the platform. What does not show there long enough after that was not done.
+	SentBy    *time.Time `json:"sent_by,omitempty"`
 	DueAt     *time.Time `json:"due_at,omitempty"` // when it is tried again, or asked after
 	SettledAt *time.Time `json:"settled_at,omitempty"`
 	// ResultID is the platform's own transaction for it, which later operations
@@ -303,6 +302,9 @@ type Operation struct {
 	// Elsewhere says that somebody did it at the platform, such as in the
 	// company's back office, and we learnt of it.
 	Elsewhere bool `json:"elsewhere,omitempty"`
+	// PartOf is the first of the operations that one refund was split into, of
+	// the others.
+	PartOf string `json:"part_of,omitempty"`
 }
 
 // Why an operation is done: the words of Operation.Reason.

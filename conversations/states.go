@@ -36,9 +36,15 @@ const (
 	PaidElsewhere          Trigger = "PaidElsewhere"    // a superseded request of the order was paid
 	HolderPaid             Trigger = "HolderPaid"       // superseded, paid late, and the holder is paid too
 	ReceiptSeen            Trigger = "ReceiptSeen"
+	ReviewOver             Trigger = "ReviewOver" // the merchant's time for a review has passed
+	NewsCame               Trigger = "NewsCame"   // the platform has news of an attempt
+	CaptureAsked           Trigger = "CaptureAsked"
+	ReversalAsked          Trigger = "ReversalAsked" // to reverse, or void, or release what is in review
+	RefundAsked            Trigger = "RefundAsked"
 	CaptureDone            Trigger = "CaptureDone"
-	ReversalDone           Trigger = "ReversalDone" // of the money that counts: reversed or voided
+	ReversalDone           Trigger = "ReversalDone" // reversed or voided
 	RefundDone             Trigger = "RefundDone"
+	OperationLost          Trigger = "OperationLost" // nobody knows whether it was done
 	OperationDidNotSucceed Trigger = "OperationDidNotSucceed"
 )
 
@@ -61,8 +67,20 @@ const (
 	IfEndedExpired   Guard = "it had expired before this money came late"
 	IfEndedCancelled Guard = "it had been cancelled before this money came late"
 	IfEndedFailed    Guard = "it had failed before this money came late"
-	IfRefundedInFull Guard = "all that was captured is refunded"
+	IfToBeLearnt     Guard = "what became of the attempt is not known to the end"
+	IfCapturable     Guard = "so much can be captured"
+	IfRefundable     Guard = "so much can be refunded, and as much as was expected"
+	IfReversible     Guard = "held, or taken at once, and nothing was refunded or is under way"
+	IfUnderReview    Guard = "an attempt is in review"
+	IfGiveBackFailed Guard = "money that must not be kept could not be given back"
 	IfCounts         Guard = "it is the money that counts"
+	IfAllReversed    Guard = "it is the money that counts, and nothing of it is left"
+	IfNoneRefunded   Guard = "it is the money that counts, and no refund of it stands any more"
+	IfRefundedInPart Guard = "it is the money that counts, and a part of it is refunded"
+	IfRefundedInFull Guard = "it is the money that counts, all that was captured is refunded, and no capture is under way"
+	IfGoneBefore     Guard = "this money had gone back before"
+	IfSettledTooLate Guard = "money that must not be kept is on its way to the merchant: only a refund gives it back"
+	IfAsked          Guard = "the merchant asked for it"
 )
 
 // An Effect is what is done when an edge is taken, an imperative. Effects are
@@ -88,7 +106,14 @@ const (
 	TakeMoney       Effect = "TakeMoney"       // totals, receipt document; late money by the merchant's policy
 	GiveBackHold    Effect = "GiveBackHold"    // reverse what this attempt holds
 	GiveBackSecond  Effect = "GiveBackSecond"  // reverse a second success
-	GiveBackMoney   Effect = "GiveBackMoney"   // reverse the money that counts
+	GiveBackMoney   Effect = "GiveBackMoney"   // reverse, void or refund the money that counts
+	GiveBackReview  Effect = "GiveBackReview"  // reverse what is in review
+	GiveBackAgain   Effect = "GiveBackAgain"   // try again what could not be given back
+	GoOnGivingBack  Effect = "GoOnGivingBack"  // if the money that counts must go back: what is left of it
+	RefundInstead   Effect = "RefundInstead"   // of the void that came too late
+	CaptureMoney    Effect = "CaptureMoney"    // as much as was asked for
+	RefundMoney     Effect = "RefundMoney"     // as much as was asked for, split over the captures
+	WatchReview     Effect = "WatchReview"     // until when the reviewers may take
 	NoteDecline     Effect = "NoteDecline"     // the milestone of the last decline
 	NameReason      Effect = "NameReason"      // why it expired, was cancelled, failed
 	ForgetReason    Effect = "ForgetReason"
@@ -96,7 +121,9 @@ const (
 	ForgetLateFrom  Effect = "ForgetLateFrom"
 	MarkSuperseded  Effect = "MarkSuperseded"
 	MarkElsewhere   Effect = "MarkElsewhere" // a success that still comes will be given back
-	Count           Effect = "Count"         // the operation in the totals
+	Count           Effect = "Count"         // the operations in the totals
+	MarkReversed    Effect = "MarkReversed"  // the attempt, if all of its money went back
+	SendRefund      Effect = "SendRefund"    // the customer is told what went back
 )
 
 // Edge is one row of the payment request's table. The first row that fits a
@@ -132,7 +159,7 @@ var paymentEdges = slices.Concat([]Edge{
 	// The answer to the attempt in flight, or late money of an earlier one.
 	{From: []Lifecycle{Processing}, On: MoneyTaken, To: Paid, Do: []Effect{TakeMoney, SendReceipt}, Log: "paid"},
 	{From: []Lifecycle{Processing}, On: MoneyHeld, To: Authorized, Do: []Effect{TakeMoney, SendReceipt}, Log: "authorized"},
-	{From: []Lifecycle{Processing}, On: ReviewAsked, To: InReview, Do: []Effect{KeepLateFrom, AskLater}, Log: "in_review"},
+	{From: []Lifecycle{Processing}, On: ReviewAsked, To: InReview, Do: []Effect{KeepLateFrom, WatchReview, AskLater}, Log: "in_review"},
 	{From: []Lifecycle{Processing}, On: PartlyHeld, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 	{From: []Lifecycle{Processing}, On: RiskRefused, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 	{From: []Lifecycle{Processing}, On: AnswerLost, Do: []Effect{AskLater}, Log: "attempt_unsettled"},
@@ -149,7 +176,7 @@ var paymentEdges = slices.Concat([]Edge{
 	[]Edge{
 		{From: []Lifecycle{InReview}, On: MoneyTaken, To: Paid, Do: []Effect{TakeMoney, SendReceipt}, Log: "paid"},
 		{From: []Lifecycle{InReview}, On: MoneyHeld, To: Authorized, Do: []Effect{TakeMoney, SendReceipt}, Log: "authorized"},
-		{From: []Lifecycle{InReview}, On: ReviewAsked, Do: []Effect{AskLater}},
+		{From: []Lifecycle{InReview}, On: ReviewAsked, Do: []Effect{WatchReview, AskLater}},
 		{From: []Lifecycle{InReview}, On: AnswerOverdue, Do: []Effect{AskPlatform, AskLater}},
 
 		{From: []Lifecycle{Open}, On: WindowEnded, If: IfWindowOver, To: Expired, Do: []Effect{NameReason}, Log: "expired"},
@@ -162,7 +189,7 @@ var paymentEdges = slices.Concat([]Edge{
 		// Money that arrives late, for an attempt that was settled as not found.
 		{From: beforeMoney, On: MoneyTaken, To: Paid, Do: []Effect{TakeMoney, ForgetWindow, SendReceipt}, Log: "late_payment"},
 		{From: beforeMoney, On: MoneyHeld, To: Authorized, Do: []Effect{TakeMoney, ForgetWindow, SendReceipt}, Log: "late_payment"},
-		{From: beforeMoney, On: ReviewAsked, To: InReview, Do: []Effect{KeepLateFrom, AskLater, ForgetWindow}, Log: "in_review"},
+		{From: beforeMoney, On: ReviewAsked, To: InReview, Do: []Effect{KeepLateFrom, WatchReview, AskLater, ForgetWindow}, Log: "in_review"},
 
 		// A second success is given back; the platform keeps being asked about
 		// every attempt that is not settled, whatever became of the request.
@@ -176,6 +203,7 @@ var paymentEdges = slices.Concat([]Edge{
 		{From: afterMoney, On: MoneyHeld, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
 		{From: afterMoney, On: ReviewAsked, Do: []Effect{GiveBackSecond}, Log: "reversal_started"},
 		{From: allButRunning, On: ReviewRejected, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
+		{From: allButRunning, On: ReviewOver, Do: []Effect{GiveBackHold}, Log: "reversal_started"},
 		{From: allButRunning, On: AnswerOverdue, Do: []Effect{AskPlatform, AskLater}},
 		{From: allButRunning, On: AnswerLost, Do: []Effect{AskLater}},
 		{From: allButRunning, On: Declined, Do: []Effect{ForgetAsking}},
@@ -184,13 +212,38 @@ var paymentEdges = slices.Concat([]Edge{
 		{From: allButRunning, On: AuthenticationLeft, Do: []Effect{ForgetAsking}},
 		{From: allButRunning, On: HoldReleased, Do: []Effect{ForgetAsking}, Log: "reversed"},
 
-		{From: []Lifecycle{Authorized}, On: CaptureDone, To: Paid, Do: []Effect{Count}, Log: "captured"},
-		{From: []Lifecycle{Paid}, On: CaptureDone, Do: []Effect{Count}, Log: "captured"},
-		{From: []Lifecycle{Authorized, Paid}, On: ReversalDone, If: IfCounts, To: Reversed, Do: []Effect{Count, ForgetReason}, Log: "reversed"},
-		{From: afterMoney, On: ReversalDone, Log: "reversed"},
-		{From: []Lifecycle{Paid, PartiallyRefunded}, On: RefundDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count}, Log: "refunded"},
-		{From: []Lifecycle{Paid, PartiallyRefunded}, On: RefundDone, To: PartiallyRefunded, Do: []Effect{Count}, Log: "refunded"},
-		{From: Lifecycles, On: OperationDidNotSucceed, Log: "reversal_failed"},
+		{From: Lifecycles, On: NewsCame, If: IfToBeLearnt, Do: []Effect{AskPlatform}},
+
+		// What the merchant does with the money. It is done by a worker, and
+		// reserved at once.
+		{From: []Lifecycle{Authorized, Paid, PartiallyRefunded}, On: CaptureAsked, If: IfCapturable, Do: []Effect{CaptureMoney}, Log: "operation_asked"},
+		{From: afterMoney, On: RefundAsked, If: IfRefundable, Do: []Effect{RefundMoney}, Log: "operation_asked"},
+		{From: []Lifecycle{Authorized, Paid}, On: ReversalAsked, If: IfReversible, Do: []Effect{GiveBackMoney}, Log: "operation_asked"},
+		{From: []Lifecycle{InReview}, On: ReversalAsked, If: IfUnderReview, Do: []Effect{GiveBackReview}, Log: "operation_asked"},
+		{From: Lifecycles, On: ReversalAsked, If: IfGiveBackFailed, Do: []Effect{GiveBackAgain}, Log: "operation_asked"},
+
+		// What became of operations, ours and those done elsewhere. The lifecycle
+		// follows from the totals.
+		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason}, Log: "captured"},
+		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfRefundedInPart, To: PartiallyRefunded, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
+		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfCounts, To: Paid, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
+		{From: []Lifecycle{Paid, PartiallyRefunded, Reversed, Refunded}, On: CaptureDone, If: IfCounts, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
+		{From: Lifecycles, On: CaptureDone, Log: "captured"},
+		{From: Lifecycles, On: ReversalDone, If: IfGoneBefore, Do: []Effect{Count}},
+		{From: []Lifecycle{Authorized, Paid, PartiallyRefunded}, On: ReversalDone, If: IfAllReversed, To: Reversed, Do: []Effect{Count, MarkReversed, ForgetReason, SendRefund}, Log: "reversed"},
+		{From: []Lifecycle{PartiallyRefunded}, On: ReversalDone, If: IfNoneRefunded, To: Paid, Do: []Effect{Count, GoOnGivingBack}, Log: "reversed"},
+		{From: []Lifecycle{PartiallyRefunded}, On: ReversalDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason, SendRefund}, Log: "reversed"},
+		{From: afterMoney, On: ReversalDone, If: IfCounts, Do: []Effect{Count, GoOnGivingBack, SendRefund}, Log: "reversed"},
+		{From: Lifecycles, On: ReversalDone, Do: []Effect{MarkReversed, SendRefund}, Log: "reversed"},
+		{From: []Lifecycle{Paid, PartiallyRefunded}, On: RefundDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason, SendRefund}, Log: "refunded"},
+		{From: []Lifecycle{Paid, PartiallyRefunded}, On: RefundDone, If: IfCounts, To: PartiallyRefunded, Do: []Effect{Count, GoOnGivingBack, SendRefund}, Log: "refunded"},
+		{From: []Lifecycle{Authorized, Reversed, Refunded}, On: RefundDone, If: IfCounts, Do: []Effect{Count, SendRefund}, Log: "refunded"},
+		{From: Lifecycles, On: RefundDone, Do: []Effect{MarkReversed, SendRefund}, Log: "refunded"},
+		{From: Lifecycles, On: OperationLost, Log: "operation_unknown"},
+		{From: Lifecycles, On: OperationDidNotSucceed, If: IfSettledTooLate, Do: []Effect{RefundInstead}, Log: "reversal_started"},
+		{From: []Lifecycle{PartiallyRefunded}, On: OperationDidNotSucceed, If: IfRefundedInFull, To: Refunded, Do: []Effect{ForgetReason, SendRefund}, Log: "operation_failed"},
+		{From: Lifecycles, On: OperationDidNotSucceed, If: IfAsked, Do: []Effect{GoOnGivingBack, SendRefund}, Log: "operation_failed"},
+		{From: Lifecycles, On: OperationDidNotSucceed, Do: []Effect{GoOnGivingBack, SendRefund}, Log: "reversal_failed"},
 
 		{From: withReceipt, On: ReceiptAskedAgain, Do: []Effect{SendReceipt}, Log: "resent"},
 		{From: withReceipt, On: ReceiptSeen, Log: "receipt_viewed"},
@@ -198,7 +251,7 @@ var paymentEdges = slices.Concat([]Edge{
 		{From: []Lifecycle{Expired, Cancelled, Failed, Reversed, Refunded}, On: TakenOverByOrder, Do: []Effect{MarkSuperseded}, Log: "superseded"},
 		{From: []Lifecycle{Open, Expired}, On: PaidElsewhere, To: Cancelled, Do: []Effect{MarkElsewhere, NameReason, ForgetWindow, SendCancelled}, Log: "cancelled"},
 		{From: []Lifecycle{Cancelled, Failed, Reversed, Refunded}, On: PaidElsewhere, Do: []Effect{MarkElsewhere}},
-		{From: []Lifecycle{Paid, Authorized}, On: HolderPaid, Do: []Effect{GiveBackMoney}, Log: "reversal_started"},
+		{From: []Lifecycle{Paid, Authorized, PartiallyRefunded}, On: HolderPaid, Do: []Effect{GiveBackMoney}, Log: "reversal_started"},
 		{From: []Lifecycle{Reversed, Refunded}, On: HolderPaid},
 	})
 
@@ -255,6 +308,8 @@ var attemptEdges = []AttemptEdge{
 	{From: []AttemptState{AttemptAuthenticating}, On: AuthenticationLeft, To: AttemptNotTaken},
 	{From: []AttemptState{AttemptReversing}, On: HoldReleased, To: AttemptReversed},
 	{From: []AttemptState{AttemptInReview}, On: ReviewRejected, To: AttemptReversing},
+	{From: []AttemptState{AttemptInReview}, On: ReviewOver, To: AttemptReversing},
+	{From: []AttemptState{AttemptInReview}, On: ReversalAsked, To: AttemptReversing},
 	{From: []AttemptState{AttemptInReview}, On: PartlyHeld, To: AttemptReversing},
 	{From: []AttemptState{AttemptInReview}, On: RiskRefused, To: AttemptReversing},
 	{From: []AttemptState{AttemptInReview}, On: Declined, To: AttemptDeclined},

@@ -114,7 +114,7 @@ func TestEveryLifecycleKnowsEveryTrigger(t *testing.T) {
 				Lifecycle: l, PayBy: &end, Attempts: []Attempt{{N: 1, State: AttemptCaptured}}, PaidBy: 1,
 				Operations: []Operation{{ID: "op", Attempt: 1}},
 			}
-			p := &paymentTx{tx: &tx{State: State{Merchant: aMerchant()}, now: noon}, r: r, a: &r.Attempts[0], op: &r.Operations[0]}
+			p := &paymentTx{tx: &tx{State: State{Merchant: aMerchant()}, now: noon, contact: &Contact{}}, r: r, a: &r.Attempts[0], op: &r.Operations[0]}
 			edge, refused := p.edge(Trigger(on))
 			if refused == nil && !slices.Contains(edge.From, l) {
 				t.Errorf("%s on %s took a row of %v", l, on, edge.From)

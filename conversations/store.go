@@ -358,7 +358,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 func applied(changed State, effects Effects) Applied {
 	return Applied{
-		Refused: effects.Refused, Outbound: effects.Outbound, Contact: changed.Contact,
+		Refused: effects.Refused, Outbound: effects.Outbound, Operation: effects.Operation, Contact: changed.Contact,
 		Request: changed.Requests[effects.RequestID], Message: changed.Messages[effects.MessageID],
 	}
 }
