@@ -89,7 +89,7 @@ func (j *auditJob) auditInTurn(ctx context.Context, merchantID string) {
 func (j *auditJob) audit(ctx context.Context, merchantID string, auditor platforms.Auditor) (err error) {
 	defer recovered(&err)
 	now := j.store.Now()
-	counted, seen := map[moneyNews]int{}, map[string]string{}
+	counted, seen := map[moneyNews]int{}, metTransactions{}
 	total := 0
 	err = auditor.Transactions(ctx, now.Add(-j.config.Window), now, func(found platforms.Found) error {
 		total++

@@ -120,9 +120,9 @@ type theirs struct {
 // compareMoney compares everything between two times and changes nothing.
 func compareMoney(ctx context.Context, store comparedStore, auditor platforms.Auditor, merchantID string, from, to time.Time) (*comparison, error) {
 	t := &transactions{store: store, log: slog.New(slog.DiscardHandler)}
-	c, known, seen := &comparison{}, map[string]*theirs{}, map[string]string{}
+	c, known, seen := &comparison{}, map[string]*theirs{}, metTransactions{}
 	err := auditor.Transactions(ctx, from, to, func(found platforms.Found) error {
-		seen[found.ID] = found.Code
+		seen[found.ID] = found
 		ref, ours, err := t.origin(ctx, auditor, found, seen)
 		if err != nil || !ours {
 			return err

@@ -274,13 +274,13 @@ func (n *notifications) lookUpOnce(ctx context.Context, l lookup) (done bool, er
 		return false, err
 	}
 	if l.review == platforms.ReviewNone {
-		news, err := n.learn(ctx, l.merchantID, auditor, found, map[string]string{})
+		news, err := n.learn(ctx, l.merchantID, auditor, found, metTransactions{})
 		if err == nil && news != findingNone {
 			n.metrics.findings.WithLabelValues(string(news)).Inc()
 		}
 		return err == nil, err
 	}
-	ref, ours, err := n.origin(ctx, auditor, found, map[string]string{})
+	ref, ours, err := n.origin(ctx, auditor, found, metTransactions{})
 	if err != nil || !ours {
 		return err == nil, err
 	}

@@ -37,9 +37,7 @@ var (
 
 // publicRoutes are what customers, providers and merchants reach.
 func (a *App) publicRoutes() []route {
-	return []route{
-		{post, "/webhooks/" + cybersourcePath + "/:merchant_id", a.notifications.takeNotification}, // before those of senders
-		{both, "/webhooks/" + cybersourcePath + "/:merchant_id/health", a.notifications.answerHealth},
+	return append(a.notificationRoutes(), []route{
 		{both, "/webhooks/:sender_id", a.webhooks.Take},
 		{both, "/webhooks/:sender_id/:secret", a.webhooks.Take},
 		{get, "/p/:code", a.checkout.FollowLink},
@@ -55,6 +53,15 @@ func (a *App) publicRoutes() []route {
 		{post, "/receipts/:jwt/viewed", a.receipts.RecordView},
 		{get, "/extension/paythread.js", serveExtension},
 		{get, "/.well-known/jwks.json", a.showKeys},
+	}...)
+}
+
+// notificationRoutes are what payment platforms reach. They stand before those
+// of senders, whose pattern they fit.
+func (a *App) notificationRoutes() []route {
+	return []route{
+		{post, "/webhooks/" + cybersourcePath + "/:merchant_id", a.notifications.takeNotification},
+		{both, "/webhooks/" + cybersourcePath + "/:merchant_id/health", a.notifications.answerHealth},
 	}
 }
 

@@ -100,12 +100,12 @@ func (t *transactions) locate(ctx context.Context, merchantID string, ref refere
 const rootSteps = 3
 
 // origin returns our reference of the payment that a transaction acts on,
-// however it was made. seen keeps the codes of the transactions met before.
-func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, found platforms.Found, seen map[string]string) (reference, bool, error) {
-	if ref, ok := readReference(found.Code); ok {
-		return ref, true, nil
-	}
+// however it was made. seen keeps the transactions met before.
+func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, found platforms.Found, seen metTransactions) (reference, bool, error) {
 	for range rootSteps {
+		if ref, ok := readReference(found.Code); ok {
+			return ref, true, nil
+		}
 		before := found.RootID
 		if before == "" || before == found.ID {
 			before = found.PaymentID
@@ -113,33 +113,32 @@ func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, fo
 		if before == "" || before == found.ID {
 			return reference{}, false, nil
 		}
-		code, known := seen[before]
+		next, known := seen[before]
 		if !known {
-			next, there, err := auditor.Transaction(ctx, before)
-			if err != nil {
+			var there bool
+			var err error
+			if next, there, err = auditor.Transaction(ctx, before); err != nil {
 				return reference{}, false, fmt.Errorf("look up a transaction: %w", err)
 			}
 			if !there {
 				return reference{}, false, nil
 			}
-			code, found = next.Code, next
-			seen[before] = code
+			seen[before] = next
 		}
-		if ref, ok := readReference(code); ok {
-			return ref, true, nil
-		}
-		if known {
-			return reference{}, false, nil // followed before, and it led nowhere
-		}
+		found = next
 	}
-	return reference{}, false, nil
+	ref, ok := readReference(found.Code)
+	return ref, ok, nil
 }
+
+// metTransactions are transactions by their number at the platform.
+type metTransactions map[string]platforms.Found
 
 // learn makes one transaction known to the payment request that it belongs to,
 // if it tells anything new. Whose transaction it is does not matter otherwise:
 // merchants take money by other ways as well.
-func (t *transactions) learn(ctx context.Context, merchantID string, auditor platforms.Auditor, found platforms.Found, seen map[string]string) (moneyNews, error) {
-	seen[found.ID] = found.Code
+func (t *transactions) learn(ctx context.Context, merchantID string, auditor platforms.Auditor, found platforms.Found, seen metTransactions) (moneyNews, error) {
+	seen[found.ID] = found
 	ref, ours, err := t.origin(ctx, auditor, found, seen)
 	if err != nil || !ours {
 		return findingNone, err
@@ -197,7 +196,7 @@ func (t *transactions) learnPayment(ctx context.Context, at belonging, found pla
 // platform.
 func (t *transactions) learnOperation(ctx context.Context, at belonging, found platforms.Found) (moneyNews, error) {
 	r, op := at.request, at.operation
-	if !found.Succeeded || knows(r, op, found) {
+	if !found.Succeeded || isKnown(r, op, found) {
 		return findingNone, nil
 	}
 	if slices.Contains(nothingTaken, at.attempt.State) {
@@ -230,11 +229,11 @@ func (t *transactions) learnOperation(ctx context.Context, at belonging, found p
 	return findingOperation, nil
 }
 
-// knows tells whether a payment request knows an operation of the platform as
+// isKnown tells whether a payment request knows an operation of the platform as
 // done: by its number there; by our own reference, which also covers the
 // release that follows a void; or, where the number never came because it was
 // found to have been done before, by what it did.
-func knows(r *conversations.PaymentRequest, op *conversations.Operation, found platforms.Found) bool {
+func isKnown(r *conversations.PaymentRequest, op *conversations.Operation, found platforms.Found) bool {
 	if op != nil && op.State == conversations.OperationSucceeded {
 		return true
 	}
