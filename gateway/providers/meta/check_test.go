@@ -271,8 +271,8 @@ func TestCheck(t *testing.T) {
 					t.Errorf("got %q, want %q", bad[i], want)
 				}
 			}
-			if c.name == "all is well" && fine != 12 {
-				t.Errorf("%d things are fine, want 12: token, number, sending, account, subscription, address and six templates", fine)
+			if c.name == "all is well" && fine != 14 {
+				t.Errorf("%d things are fine, want 14: token, number, sending, account, subscription, address and eight templates", fine)
 			}
 			for _, asked := range g.asked {
 				if !strings.HasPrefix(asked, "GET ") || !strings.HasSuffix(asked, " Bearer EAAB-access-token-for-tests") || strings.Count(asked, "EAAB") != 1 {
