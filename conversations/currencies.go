@@ -47,13 +47,17 @@ func CurrencyDigits(code string) (int, bool) {
 	return digits, ok
 }
 
+// CurrencySuccessor returns what took the place of a code that is not in use
+// any more, or "".
+func CurrencySuccessor(code string) string { return withdrawnCurrencies[code] }
+
 // CheckCurrency refuses what is no ISO 4217 code of a currency in use. The
 // error is an *Error about field, and names the successor of a withdrawn code.
 func CheckCurrency(field, code string) error {
 	if _, ok := currencies[code]; ok {
 		return nil
 	}
-	if successor := withdrawnCurrencies[code]; successor != "" {
+	if successor := CurrencySuccessor(code); successor != "" {
 		return Invalid(field, "%s is no ISO 4217 currency code any more; its successor is %s", code, successor)
 	}
 	return Invalid(field, "%q is not an ISO 4217 currency code, for example \"ZAR\"", clip(code, 12))
