@@ -594,7 +594,7 @@ func (c *Callbacks) NoteSettings(ctx context.Context, merchantID string, setting
 		}
 		slices.Sort(names)
 		if version != "" {
-			if err := changed(names, version+"."+digest(fmt.Sprint(now))); err != nil {
+			if err := changed(names, version+"_"+digest(fmt.Sprint(now))); err != nil {
 				return err
 			}
 		}

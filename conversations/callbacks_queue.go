@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -407,7 +408,7 @@ func (c *Callbacks) Deliveries(ctx context.Context, merchantID, endpointID strin
 	if _, err := c.Endpoint(ctx, merchantID, endpointID); err != nil {
 		return nil, "", err
 	}
-	below, belowID, err := parseListCursor(cursor)
+	below, belowID, err := parseDeliveryCursor(cursor)
 	if err != nil {
 		return nil, "", err
 	}
@@ -440,6 +441,19 @@ func (c *Callbacks) Deliveries(ctx context.Context, merchantID, endpointID strin
 		scanned += len(batch)
 	}
 	return found, listCursor(below, belowID), nil
+}
+
+// parseDeliveryCursor reads what listCursor wrote of a delivery.
+func parseDeliveryCursor(cursor string) (int64, string, error) {
+	if cursor == "" {
+		return 0, "", nil
+	}
+	millis, id, _ := strings.Cut(cursor, ".")
+	at, err := strconv.ParseInt(millis, 36, 64)
+	if err != nil || id == "" {
+		return 0, "", Invalid("cursor", "this is not a cursor of this list; use next_cursor as it was given")
+	}
+	return at, id, nil
 }
 
 // newest returns a list below a place in its order: newer first, and by id

@@ -23,7 +23,9 @@ type api struct {
 	streams  eventStreams
 	log      *slog.Logger
 	typing   typist // may be nil
-	huma     huma.API
+	// callbacks are the merchants' endpoints.
+	callbacks *conversations.Callbacks
+	huma      huma.API
 }
 
 // eventStreams serves events as they happen.
@@ -40,11 +42,13 @@ type apiOptions struct {
 	Streams  eventStreams
 	Typing   typist // nil: nobody is told
 	Log      *slog.Logger
+
+	Callbacks conversations.CallbackOptions
 }
 
 func newAPI(o apiOptions) *api {
 	setUpHuma()
-	return &api{store: o.Store, config: o.Config, sessions: o.Sessions, streams: o.Streams, typing: o.Typing, log: o.Log}
+	return &api{store: o.Store, config: o.Config, sessions: o.Sessions, streams: o.Streams, typing: o.Typing, log: o.Log, callbacks: conversations.NewCallbacks(o.Store, o.Callbacks)}
 }
 
 // setUpHuma sets what huma keeps in package variables.
@@ -73,6 +77,7 @@ func (a *api) register(router fiber.Router) {
 	operate(a, listSendersOperation, a.listSenders)
 	operate(a, getSenderOperation, a.getSender)
 	a.registerDeadLetters()
+	a.registerCallbacks()
 	router.Get("/v1/payment-requests/:id/events", a.showRequestEvents)
 	router.Get("/v1/events", a.showMerchantEvents)
 	a.describeEvents()

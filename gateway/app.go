@@ -107,9 +107,11 @@ func (a *App) build() error {
 	a.api = newAPI(apiOptions{
 		Store: a.store, Config: func() *Config { return a.config },
 		Sessions: newAgentSessions(func() [][]byte { return a.keys.Secrets("agent session") }, a.store.Now),
-		Streams:  a.streams, Typing: typistOf(senders), Log: a.log,
+		Streams:  a.streams, Typing: typistOf(senders), Log: a.log, Callbacks: a.config.Callbacks.options(),
 	})
 	a.buildWorkers(senders, paid)
+	told := newLiveCallbacks(a.store, a.config, a.registry, a.log)
+	a.workers = append(a.workers, worker{"callbacks", told.Run})
 	audits := newAuditJob(a.store, paid, a.config.Audit, money, a.log)
 	a.workers = append(a.workers, worker{"notifications", a.notifications.Run}, worker{"audit", audits.Run})
 	a.buildListeners()

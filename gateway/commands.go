@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,7 +49,7 @@ type command struct {
 }
 
 // commands is every command in the order of the list that help prints.
-var commands = []command{
+var commands = slices.Concat([]command{
 	{
 		name:     "demo",
 		synopsis: "[--play] [--redis-url URL]",
@@ -66,10 +67,11 @@ var commands = []command{
 	},
 	{
 		name:     "simulate",
-		synopsis: "[--listen ADDRESS] [--gateway URL]",
+		synopsis: "[--listen ADDRESS] [--gateway URL] [--tls]",
 		short:    "run the simulated world alone, for those who integrate",
-		long:     "Runs the simulators of the messaging and payment companies, the customers' phones and the sample order system.",
-		prepare:  simulateCommand,
+		long: "Runs the simulators of the messaging and payment companies, the customers' phones and the sample order system.\n" +
+			"With --tls they are served over https: a certificate authority is made, and the program says where it lies.",
+		prepare: simulateCommand,
 	},
 	{
 		name:     "config check",
@@ -145,6 +147,7 @@ var commands = []command{
 		long:     "Forgets dead letters. A message counts as failed then, and the next one to its customer goes out.",
 		prepare:  deadLettersDropCommand,
 	},
+}, callbackCommands, []command{
 	{
 		name:  "version",
 		short: "print the version",
@@ -153,7 +156,7 @@ var commands = []command{
 			return func(_ context.Context, p process) error { return write(p.stdout, []byte(versionLine()+"\n")) }
 		},
 	},
-}
+})
 
 // usageError says that the command line is wrong.
 type usageError struct{ message string }

@@ -30,6 +30,7 @@ type Config struct {
 	AgentSessions  AgentSessionsConfig
 	Events         EventsConfig
 	Dispatcher     DispatcherConfig
+	Callbacks      CallbacksConfig
 	Audit          AuditConfig
 	Merchants      []*MerchantConfig
 
@@ -177,6 +178,7 @@ type MerchantConfig struct {
 	CardTesting    conversations.CardTesting
 	Fallback       conversations.Fallback
 	Texts          []*TextsConfig
+	Callbacks      []*CallbackConfig
 	Senders        []*SenderConfig
 	Platform       PlatformConfig
 }

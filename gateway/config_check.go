@@ -75,9 +75,15 @@ func (c *Config) checkMerchants(r *reader) {
 			p := fmt.Sprintf("%s.senders[%d]", path, j)
 			unique(r, senderIDs, s.ID, p+".id", "is the id of %s too, want one for each sender of all merchants")
 			unique(r, channels, string(s.Channel), p+".channel", "is the channel of %s too, want at most one sender for each channel of a merchant")
+			if s.ID == cybersourcePath {
+				r.problem(p+".id", "%q is taken: CyberSource's notifications come to that path; want another name", s.ID)
+			}
 			s.check(r, p)
 		}
+		m.checkCurrencies(r, path+".currencies")
+		m.checkCardTesting(r, path+".card_testing")
 		m.checkTexts(r, path)
+		m.checkCallbacks(r, path, c.Callbacks.AllowPrivate)
 		if r.fine(path + ".platform") {
 			m.checkPlatform(r, path+".platform")
 		}
@@ -125,6 +131,32 @@ func (m *MerchantConfig) checkPlatform(r *reader, path string) {
 	}
 	if _, err := newPlatform(m, nil, &http.Client{}, slog.New(slog.DiscardHandler)); err != nil {
 		r.problem(path, "%s", oneLine(err))
+	}
+}
+
+// checkCurrencies refuses one that stands there twice.
+func (m *MerchantConfig) checkCurrencies(r *reader, path string) {
+	for p := range r.bad {
+		if strings.HasPrefix(p, path) {
+			return // those that are wrong are not in the list, so the places are not known
+		}
+	}
+	for i, code := range m.Currencies {
+		if first := slices.Index(m.Currencies, code); first < i {
+			r.problem(fmt.Sprintf("%s[%d]", path, i), "%s is there twice, keep one", code)
+		}
+	}
+}
+
+// checkCardTesting refuses waits that would never be reached.
+func (m *MerchantConfig) checkCardTesting(r *reader, path string) {
+	l := m.CardTesting
+	if r.fine(path+".first_delay", path+".longest_delay") && l.LongestDelay < l.FirstDelay {
+		r.problem(path+".longest_delay", "%s is wrong, want at least first_delay (%s)", formatDuration(l.LongestDelay), formatDuration(l.FirstDelay))
+		return
+	}
+	if r.fine(path+".longest_delay", path+".window") && l.LongestDelay > l.Window {
+		r.problem(path+".longest_delay", "%s is wrong, want at most window (%s): older declines make nobody wait", formatDuration(l.LongestDelay), formatDuration(l.Window))
 	}
 }
 

@@ -38,6 +38,7 @@ func (c *Config) section() section {
 		c.AgentSessions.field(),
 		c.Events.field(),
 		c.Dispatcher.field(),
+		c.Callbacks.field(),
 		c.Audit.field(),
 		{
 			key: "merchants", kind: kindItems, required: true, identity: "id",
@@ -239,6 +240,7 @@ func (m *MerchantConfig) section() section {
 				"When a message has not been delivered on WhatsApp after this time. 0s never: an SMS costs money, and a phone that is off gets both later."),
 		),
 		m.textsField(),
+		m.callbacksField(),
 		{
 			key: "senders", kind: kindItems, required: true, identity: "id",
 			doc: "The merchant's sending identities: at most one for each channel.",
