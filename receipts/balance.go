@@ -1,6 +1,10 @@
 package receipts
 
-import "paythread/conversations"
+import (
+	"strings"
+
+	"paythread/conversations"
+)
 
 // balance is where the money of a payment stands, in minor units. It is made so
 // that approved = taken + held + spared and taken = returned + left.
@@ -48,6 +52,8 @@ func balanceOf(r *conversations.PaymentRequest) balance {
 		b.held = max(0, b.approved-b.taken-max(0, r.ReversedMinor-voided))
 	}
 	b.spared = b.approved - b.taken - b.held
+	// Somebody may have done elsewhere what is still under way here.
+	b.returning, b.releasing = min(b.returning, b.left()), min(b.releasing, b.held)
 	return b
 }
 
@@ -56,6 +62,11 @@ func (b balance) left() int64 { return b.taken - b.returned }
 
 func (b balance) money(minor int64) conversations.Money {
 	return conversations.Money{Minor: minor, Currency: b.currency}
+}
+
+// spoken is an amount within a sentence, which no line may break in two.
+func (b balance) spoken(minor int64) string {
+	return strings.ReplaceAll(b.money(minor).String(), " ", "\u00a0")
 }
 
 // headline returns the amount that the receipt is about.
@@ -69,8 +80,20 @@ func (b balance) headline() conversations.Money {
 	return b.money(b.approved)
 }
 
-// stamp names in a word of the texts what became of the headline's amount.
+// stamp names in a word of the texts what becomes of the headline's amount, also
+// if that is still on its way.
 func (b balance) stamp() string {
+	switch {
+	case b.taken == 0 && b.held > 0 && b.releasing == b.held:
+		return "being_released"
+	case b.left() > 0 && b.returning == b.left():
+		return "being_returned"
+	}
+	return b.done()
+}
+
+// done names what became of the headline's amount so far.
+func (b balance) done() string {
 	switch {
 	case b.taken == 0 && b.held > 0:
 		return "held"
@@ -93,12 +116,12 @@ func (b balance) sentences() []string {
 	var said []string
 	say := func(key string) {
 		said = append(said, english.text(key,
-			"approved", b.money(b.approved), "taken", b.money(b.taken), "held", b.money(b.held),
-			"returned", b.money(b.returned), "returning", b.money(b.returning), "releasing", b.money(b.releasing), "left", b.money(b.left())))
+			"approved", b.spoken(b.approved), "taken", b.spoken(b.taken), "held", b.spoken(b.held),
+			"returned", b.spoken(b.returned), "returning", b.spoken(b.returning), "releasing", b.spoken(b.releasing), "left", b.spoken(b.left())))
 	}
-	stamp := b.stamp()
-	if stamp != "paid" {
-		say("standing_" + stamp)
+	done := b.done()
+	if done != "paid" {
+		say("standing_" + done)
 	}
 	if b.taken > 0 && b.held > 0 {
 		say("standing_still_held")
@@ -109,7 +132,7 @@ func (b balance) sentences() []string {
 	if b.returning > 0 {
 		say("standing_returning")
 	}
-	if b.returned+b.returning+b.releasing > 0 || stamp == "released" {
+	if b.returned+b.returning+b.releasing > 0 || done == "released" {
 		say("standing_bank_takes_time")
 	}
 	return said

@@ -85,9 +85,9 @@ func (l ledger) with(kind conversations.OperationKind, part bool, state conversa
 
 // stamps are what a receipt may say of a lifecycle.
 var stamps = map[conversations.Lifecycle][]string{
-	conversations.Authorized:        {"Approved, not yet taken"},
-	conversations.Paid:              {"Paid", "Paid in part"},
-	conversations.PartiallyRefunded: {"Partly refunded"},
+	conversations.Authorized:        {"Approved, not yet taken", "Being released"},
+	conversations.Paid:              {"Paid", "Paid in part", "Being returned"},
+	conversations.PartiallyRefunded: {"Partly refunded", "Being returned"},
 	conversations.Refunded:          {"Refunded"},
 	conversations.Reversed:          {"Given back", "Released, nothing taken"},
 }
@@ -189,13 +189,26 @@ func addsUp(t *testing.T, r *conversations.PaymentRequest) string {
 	if !r.Receipt.Captured && taken != changed["Taken"] {
 		fail("what was taken is not the sum of its rows")
 	}
-	sentences := strings.Join(d.Standing, " ")
+	sentences := strings.ReplaceAll(strings.Join(d.Standing, " "), "\u00a0", " ")
 	if (d.Stamp == "Paid") != d.Good && d.Stamp != "Paid in part" || d.Stamp != "Paid" && sentences == "" {
 		fail("the stamp is not explained")
 	}
-	for name, word := range map[string]string{"Being returned": "is being returned", "Being released": "is being released"} {
-		if amount, told := changed[name]; told != strings.Contains(sentences, conversations.Money{Minor: amount, Currency: last.Amount.Currency}.String()+" "+word) {
-			fail("what is on its way is not told")
+	// What was also done elsewhere cannot be on its way once more.
+	for _, way := range []struct {
+		name, word string
+		most       int64
+		all        bool // then the stamp says so
+	}{
+		{"Being returned", " is being returned", last.Amount.Minor, true},
+		{"Being released", " is being released", sums["Still held"], taken == 0},
+	} {
+		amount := min(changed[way.name], way.most)
+		told := conversations.Money{Minor: amount, Currency: last.Amount.Currency}.String() + way.word
+		if strings.Count(sentences, way.word) != min(1, int(amount)) || amount > 0 && !strings.Contains(sentences, told) {
+			fail("of what is on its way it does not say " + told)
+		}
+		if want := way.all && amount > 0 && amount == way.most; (d.Stamp == way.name) != want {
+			fail("the stamp says that all of it is on its way, or does not")
 		}
 	}
 	return d.Stamp
