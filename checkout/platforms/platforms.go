@@ -149,20 +149,30 @@ type TimeoutReverser interface {
 	// ReverseUnsettled returns conversations.OutcomeReversed when the charge is
 	// surely taken back, and conversations.OutcomeUnknown when nothing is known
 	// that was not before. An error means that the platform could not be asked.
+	// Nothing is sent after the context's deadline, which is when the caller's
+	// right to ask ends: it should have one.
 	ReverseUnsettled(context.Context, conversations.Attempt) (conversations.Result, error)
 }
 
 // Found is one transaction that a platform knows of, whoever asked for it.
 type Found struct {
-	ID        string
-	PaymentID string // the transaction that it acted on; empty for a payment
-	RootID    string // the first transaction of its chain, as far as it was told
-	Code      string // its reference: an attempt's code, an operation's id, or somebody else's
+	ID string
+	// PaymentID is the transaction that it acted on, and RootID the first of its
+	// chain, as far as they were told. A list tells less than Transaction does.
+	PaymentID string
+	RootID    string
+	// Code is its reference: an attempt's code, an operation's id, or somebody
+	// else's. With an operation's id it belongs to that operation, whatever its
+	// kind: a void is followed by the reversal that releases the hold. What is
+	// done in the company's back office mostly has the code of what it is done to.
+	Code string
 	// Operation is what kind of operation it is, empty for a payment: then
-	// Result is as Inquire would tell.
+	// Result is as Inquire would tell for the amount that it was made for. A
+	// capture with the code of a sale is the sale itself, taken when reviewers
+	// accepted it.
 	Operation        conversations.OperationKind
 	Amount           conversations.Money
-	Succeeded        bool
+	Succeeded        bool // of a payment: money is held or taken by it
 	ReconciliationID string
 	At               time.Time
 	Result           conversations.Result

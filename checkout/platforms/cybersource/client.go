@@ -55,10 +55,10 @@ func NewClient(baseURL string, signer Signer, client *http.Client, log *slog.Log
 // Call is one call of the API.
 type Call struct {
 	Method string
-	Path   string // absolute, without a query
-	Body   any    // marshalled once; nil for none
-	Accept string // empty: application/json
-	SendBy time.Time
+	Path   string    // absolute, without a query
+	Body   any       // marshalled once; nil for none
+	Accept string    // empty: application/json
+	SendBy time.Time // zero: any time
 	// Public calls go without a signature.
 	Public bool
 }
@@ -103,7 +103,8 @@ var (
 // has, or a *NoAnswerError. It never repeats a call.
 //
 // Call.SendBy, unless zero, is the time after which the request is not sent
-// any more; it does not bound the wait for the answer, which is ctx's.
+// any more; it does not bound the wait for the answer, which is ctx's. It goes
+// into the signature, where the scheme has a place for it.
 func (c *Client) Do(ctx context.Context, call Call) (Answer, error) {
 	name := call.Method + " " + call.Path
 	refuse := func(reason string, err error) (Answer, error) {
@@ -181,7 +182,7 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 	if call.Public {
 		return req, nil
 	}
-	return req, c.signer.Sign(req, body)
+	return req, c.signer.Sign(req, body, call.SendBy)
 }
 
 // sending watches whether a request can have left this machine.

@@ -126,6 +126,30 @@ func TestDoSendsTheBytesItSigned(t *testing.T) {
 	}
 }
 
+// A process that is stopped after its last look at the clock sends what it had
+// signed: the far end must be able to tell that it is too late.
+func TestTheFarEndLearnsUntilWhenACallMayBeSent(t *testing.T) {
+	t.Parallel()
+	authorization := make(chan string, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { authorization <- r.Header.Get("Authorization") }))
+	defer server.Close()
+	c, _ := newClient(t, server.URL, newTransport(t))
+	call := payment
+	if _, err := c.Do(t.Context(), call); err != nil {
+		t.Fatal(err)
+	}
+	if claims := claimsOf(t, <-authorization); claims.ExpiresAt != claims.IssuedAt+120 {
+		t.Errorf("a call that may be sent any time is good for %d s, want 120", claims.ExpiresAt-claims.IssuedAt)
+	}
+	call.SendBy = time.Now().Add(10 * time.Second).Truncate(time.Second)
+	if _, err := c.Do(t.Context(), call); err != nil {
+		t.Fatal(err)
+	}
+	if claims := claimsOf(t, <-authorization); claims.ExpiresAt != call.SendBy.Unix() {
+		t.Errorf("good until %d, want %d", claims.ExpiresAt, call.SendBy.Unix())
+	}
+}
+
 func TestDoFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int32

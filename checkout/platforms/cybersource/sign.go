@@ -57,15 +57,23 @@ func (c Credentials) check() ([]byte, error) {
 
 // Signer authenticates one request. body is what will be sent, byte for byte,
 // and empty for a request without one. Every call makes a fresh signature, so
-// a signed request must not be sent twice.
+// a signed request must not be sent twice. sendBy is the time after which
+// CyberSource should refuse the request, zero for none; only a scheme with an
+// end of its own can carry it.
 type Signer interface {
-	Sign(req *http.Request, body []byte) error
+	Sign(req *http.Request, body []byte, sendBy time.Time) error
 }
 
 // jwtLife is the longest that CyberSource lets a request token live.
 const jwtLife = 120 * time.Second
 
 // jwtSigner sends version 2 claims as a Bearer token, signed with HS256.
+//
+// Its tokens end when the right to send the request does. No check of our own
+// can hold that line: between the last look at the clock and the write, a
+// process may be stopped for an hour, in which the payment is settled, found
+// missing and made again. Woken, it writes what it had signed before, and it is
+// CyberSource that refuses it.
 type jwtSigner struct {
 	credentials Credentials
 	secret      []byte
@@ -106,10 +114,10 @@ type jwtClaims struct {
 }
 
 // Sign implements Signer.
-func (s *jwtSigner) Sign(req *http.Request, body []byte) error {
+func (s *jwtSigner) Sign(req *http.Request, body []byte, sendBy time.Time) error {
 	issued := s.now()
 	claims := jwtClaims{
-		IssuedAt: issued.Unix(), ExpiresAt: issued.Add(jwtLife).Unix(),
+		IssuedAt: issued.Unix(), ExpiresAt: expiry(issued, sendBy),
 		Issuer: s.credentials.MerchantID, ID: s.newID(),
 		Host: host(req), Method: strings.ToLower(req.Method), Path: req.URL.RequestURI(),
 		Version: "2", MerchantID: s.credentials.MerchantID,
@@ -130,6 +138,20 @@ func (s *jwtSigner) Sign(req *http.Request, body []byte) error {
 	return nil
 }
 
+// expiry is the end of a token in whole seconds: sendBy rounded up, so that no
+// request in time is refused, and never beyond what CyberSource takes.
+func expiry(issued, sendBy time.Time) int64 {
+	latest := issued.Unix() + int64(jwtLife/time.Second)
+	if sendBy.IsZero() {
+		return latest
+	}
+	end := sendBy.Unix()
+	if sendBy.Nanosecond() > 0 {
+		end++
+	}
+	return min(end, latest)
+}
+
 func encodePart(v any) (string, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -141,7 +163,8 @@ func encodePart(v any) (string, error) {
 }
 
 // httpSigner sends the Signature header. CyberSource has deprecated it; it
-// stays as a way out when a JWT is refused.
+// stays as a way out when a JWT is refused. Its requests have a beginning and no
+// end: how long one is good for after its date, CyberSource does not say.
 type httpSigner struct {
 	credentials Credentials
 	secret      []byte
@@ -158,7 +181,7 @@ func NewHTTPSigner(c Credentials, now func() time.Time) (Signer, error) {
 }
 
 // Sign implements Signer.
-func (s *httpSigner) Sign(req *http.Request, body []byte) error {
+func (s *httpSigner) Sign(req *http.Request, body []byte, _ time.Time) error {
 	names := []string{"host", "date", "request-target"}
 	date := s.now().UTC().Format(http.TimeFormat)
 	values := []string{host(req), date, strings.ToLower(req.Method) + " " + req.URL.RequestURI()}

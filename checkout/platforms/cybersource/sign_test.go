@@ -3,6 +3,7 @@ package cybersource
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -47,7 +48,7 @@ func TestHTTPSignatureVectorA(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			req := request(t, tt.method, tt.path)
-			if err := signer.Sign(req, []byte(tt.body)); err != nil {
+			if err := signer.Sign(req, []byte(tt.body), time.Time{}); err != nil {
 				t.Fatal(err)
 			}
 			want := fmt.Sprintf(`keyid="11111111-2222-3333-4444-555555555555", algorithm="HmacSHA256", headers="%s", signature="%s"`, tt.headers, tt.signature)
@@ -88,7 +89,7 @@ func TestJWTVectorB(t *testing.T) {
 				t.Fatal(err)
 			}
 			req := request(t, tt.method, tt.path)
-			if err := signer.Sign(req, []byte(tt.body)); err != nil {
+			if err := signer.Sign(req, []byte(tt.body), time.Time{}); err != nil {
 				t.Fatal(err)
 			}
 			parts := strings.Split(strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer "), ".")
@@ -112,6 +113,58 @@ func TestJWTVectorB(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestJWTEndsWhenTheRightToSendDoes(t *testing.T) {
+	t.Parallel()
+	const second = time.Second
+	issued := vectorTime.Add(700 * time.Millisecond)
+	for _, tt := range []struct {
+		name   string
+		sendBy time.Time
+		want   int64 // seconds after the whole second of issue
+	}{
+		{"no end", time.Time{}, 120},
+		{"a whole second", vectorTime.Add(10 * second), 10},
+		{"rounded up", vectorTime.Add(10*second + time.Nanosecond), 11},
+		{"within the same second", vectorTime.Add(900 * time.Millisecond), 1},
+		{"the longest life", vectorTime.Add(120 * second), 120},
+		{"beyond the longest life", vectorTime.Add(time.Hour), 120},
+		{"in another zone", vectorTime.Add(10 * second).In(time.FixedZone("", 7200)), 10},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			signer, err := NewJWTSigner(vectorCredentials, func() time.Time { return issued }, func() string { return "j" })
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := request(t, "POST", "/pts/v2/payments")
+			if err := signer.Sign(req, []byte(vectorBody), tt.sendBy); err != nil {
+				t.Fatal(err)
+			}
+			claims := claimsOf(t, req.Header.Get("Authorization"))
+			if claims.IssuedAt != vectorTime.Unix() || claims.ExpiresAt-claims.IssuedAt != tt.want {
+				t.Errorf("issued %d, good for %d s, want %d, %d s", claims.IssuedAt, claims.ExpiresAt-claims.IssuedAt, vectorTime.Unix(), tt.want)
+			}
+		})
+	}
+}
+
+func claimsOf(t *testing.T, authorization string) jwtClaims {
+	t.Helper()
+	parts := strings.Split(strings.TrimPrefix(authorization, "Bearer "), ".")
+	if len(parts) != 3 {
+		t.Fatalf("Authorization %q is no JWS", authorization)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims jwtClaims
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return claims
 }
 
 func TestCredentialsAreCheckedAndNotShown(t *testing.T) {

@@ -15,12 +15,13 @@ import (
 
 // Words of our own beside CyberSource's, where its answer is not what it says.
 const (
-	reasonNotSent       = "NOT_SENT"       // surely nothing left this machine
-	reasonNoAnswer      = "NO_ANSWER"      // sent, and no usable answer came
-	reasonUnreadable    = "UNREADABLE"     // an answer that cannot be understood
-	reasonOtherPayment  = "OTHER_PAYMENT"  // an answer about another reference
-	reasonAmountDiffers = "AMOUNT_DIFFERS" // approved, but not for what was asked
-	reasonAmountMissing = "AMOUNT_MISSING" // approved, and it does not say for how much
+	reasonNotSent       = "NOT_SENT"              // surely nothing left this machine
+	reasonNoAnswer      = "NO_ANSWER"             // sent, and no usable answer came
+	reasonUnreadable    = "UNREADABLE"            // an answer that cannot be understood
+	reasonOtherPayment  = "OTHER_PAYMENT"         // an answer about another reference
+	reasonAmountDiffers = "AMOUNT_DIFFERS"        // approved, but not for what was asked
+	reasonAmountMissing = "AMOUNT_MISSING"        // approved, and it does not say for how much, or under which id
+	reasonReviewDiffers = "REVIEW_AMOUNT_DIFFERS" // held for another amount, and under review: nothing is taken yet
 )
 
 // paymentRequest is the body of POST /pts/v2/payments. Fields in it override
@@ -61,6 +62,14 @@ type paymentAnswer struct {
 	OrderInformation struct {
 		AmountDetails amountsTold `json:"amountDetails"`
 	} `json:"orderInformation"`
+	RefundAmountDetails struct {
+		RefundAmount text `json:"refundAmount"`
+		Currency     text `json:"currency"`
+	} `json:"refundAmountDetails"`
+	ReversalAmountDetails struct {
+		ReversedAmount text `json:"reversedAmount"`
+		Currency       text `json:"currency"`
+	} `json:"reversalAmountDetails"`
 	PaymentInformation struct {
 		Card struct {
 			Type text `json:"type"`
@@ -106,8 +115,12 @@ var paymentStatuses = map[string]conversations.Outcome{
 }
 
 // checkReasons are declines after which the guide has the transaction looked
-// up before it is tried again: the processor or the issuer did not answer.
-var checkReasons = []string{"ISSUER_UNAVAILABLE", "PROCESSOR_UNAVAILABLE", "PROCESSOR_ERROR"}
+// up before it is tried again: the processor or the issuer did not answer. As
+// reasons of a 400 they are refusals like every other: CyberSource went no
+// further than the request.
+var checkReasons = []string{
+	"ISSUER_UNAVAILABLE", "PROCESSOR_UNAVAILABLE", "PROCESSOR_ERROR", "SYSTEM_ERROR", "SYSTEM_TIMEOUT", "SERVER_TIMEOUT", "SERVICE_TIMEOUT",
+}
 
 // neverAgain is the category of a decline that the issuer will never approve.
 const neverAgain = "01"
@@ -243,6 +256,10 @@ func weigh(result conversations.Result, outcome conversations.Outcome, asked, am
 			return result
 		}
 	case conversations.OutcomeInReview, conversations.OutcomeRiskDeclined:
+		if result.PaymentID == "" { // nobody could give that back
+			result.Outcome, result.Reason = conversations.OutcomeUnknown, reasonAmountMissing
+			return result
+		}
 		if !known || amount.Minor == 0 {
 			amount = asked // the bank approved, and it was asked for this
 		}
@@ -253,6 +270,8 @@ func weigh(result conversations.Result, outcome conversations.Outcome, asked, am
 	case amount.Currency != asked.Currency:
 		result.Outcome, result.Reason = conversations.OutcomeUnknown, reasonAmountDiffers
 		return result
+	case amount != asked && outcome == conversations.OutcomeInReview:
+		result.Outcome, result.Reason = conversations.OutcomePartial, reasonReviewDiffers
 	case amount != asked && outcome != conversations.OutcomePartial && outcome != conversations.OutcomeRiskDeclined:
 		result.Outcome, result.Reason = conversations.OutcomePartial, reasonAmountDiffers
 	}

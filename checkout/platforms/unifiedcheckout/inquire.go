@@ -40,6 +40,7 @@ type transaction struct {
 	MerchantID             text `json:"merchantId"`
 	Status                 text `json:"status"`
 	ReconciliationID       text `json:"reconciliationId"`
+	RootID                 text `json:"rootId"` // of the details only: the first transaction of the chain
 	ApplicationInformation struct {
 		Status       text          `json:"status"`
 		ReasonCode   text          `json:"reasonCode"`
@@ -69,6 +70,7 @@ type application struct {
 	Name             text `json:"name"`
 	ReasonCode       text `json:"reasonCode"`
 	RCode            text `json:"rCode"` // 1 success, 0 declined, -1 error
+	RFlag            text `json:"rFlag"`
 	ReconciliationID text `json:"reconciliationId"`
 }
 
@@ -77,6 +79,9 @@ const (
 	rDecline = "0"
 	rError   = "-1"
 )
+
+// reversals are the services that release a hold.
+var reversals = []string{"ics_auth_reversal", "ics_timeout_auth_reversal"}
 
 func (t transaction) application(names ...string) (application, bool) {
 	for _, a := range t.ApplicationInformation.Applications {
@@ -92,6 +97,23 @@ func (t transaction) at() time.Time {
 		return *at
 	}
 	return time.Time{}
+}
+
+// refunds tells that money was given back by this transaction.
+func (t transaction) refunds() bool {
+	credit, ok := t.application("ics_credit")
+	return ok && credit.RCode == rSuccess
+}
+
+// alternative is how the services of payments without a card begin.
+const alternative = "ics_ap_"
+
+// firstService is the first service that the transaction ran.
+func (t transaction) firstService() string {
+	if len(t.ApplicationInformation.Applications) == 0 {
+		return ""
+	}
+	return string(t.ApplicationInformation.Applications[0].Name)
 }
 
 // status is the REST status, where a row has one.
@@ -115,6 +137,13 @@ var numericReasons = map[string]string{
 	"480": "DECISION_PROFILE_REVIEW", "481": "DECISION_PROFILE_REJECT",
 }
 
+// flagCodes are the numeric codes for a row that has only the older flags. A
+// flag stands for several codes; this is the one that is handled as all of them.
+var flagCodes = map[string]string{
+	"SOK": "100", "SPARTIALAPPROVAL": "110", "DINVALIDDATA": "102", "ESYSTEM": "150", "ETIMEOUT": "151",
+	"DAVSNO": "200", "DCALL": "201", "DCARDEXPIRED": "202", "DCARDREFUSED": "203", "DCV": "230", "DINVALIDCARD": "231",
+}
+
 // searched is what the rows of one reference come to, weakest first: of
 // several, the strongest counts. An approval beats a decline, and that it was
 // given back beats the approval. OutcomeNotFound stands for an error of the
@@ -128,47 +157,74 @@ var searched = []conversations.Outcome{
 // Inquire implements platforms.Inquirer. Search is not real time: a
 // transaction may take minutes to appear.
 func (p *Platform) Inquire(ctx context.Context, a conversations.Attempt) (conversations.Result, error) {
-	rows, err := p.search(ctx, a.Code, a.StartedAt)
-	if err != nil {
+	best, outcome, err := p.look(ctx, a)
+	if err == nil && outcome != conversations.OutcomeNotFound {
+		best, err = p.complete(ctx, best, outcome)
+	}
+	switch {
+	case err != nil:
 		return conversations.Result{}, fmt.Errorf("inquire: %w", err)
+	case best.ID == "":
+		return conversations.Result{Outcome: conversations.OutcomeNotFound}, nil
+	}
+	return best.result(outcome, a.Amount), nil
+}
+
+// look finds the transaction that tells most of a charge, and what it tells.
+// Without one the outcome is OutcomeNotFound, as of an error of the system.
+func (p *Platform) look(ctx context.Context, a conversations.Attempt) (transaction, conversations.Outcome, error) {
+	rows, err := p.search(ctx, a.StartedAt, a.Code)
+	if err != nil {
+		return transaction{}, "", err
 	}
 	known := a.Result.PaymentID
 	if idForm.MatchString(known) && !slices.ContainsFunc(rows, func(t transaction) bool { return string(t.ID) == known }) {
 		row, found, err := p.details(ctx, known)
 		if err != nil {
-			return conversations.Result{}, fmt.Errorf("inquire: %w", err)
+			return transaction{}, "", err
 		}
 		if found && p.ours(row, a.Code) {
 			rows = append(rows, row)
 		}
 	}
+	// What is done in the back office has the reference of what it is done to. A
+	// void may be of a capture, whose hold stays, or of a refund: only of a sale
+	// that was not refunded does it give the charge back.
+	voidable := a.Capture && !slices.ContainsFunc(rows, transaction.refunds)
 	best, rank := transaction{}, -1
 	for _, row := range rows {
-		outcome, counts := rowOutcome(a, row)
+		outcome, counts := rowOutcome(a.Capture, row)
+		if given, ok := row.application("ics_void"); ok && given.RCode == rSuccess && voidable {
+			outcome, counts = conversations.OutcomeReversed, true
+		}
 		if i := slices.Index(searched, outcome); counts && i > rank {
 			best, rank = row, i
 		}
 	}
 	if rank < 0 {
-		return conversations.Result{Outcome: conversations.OutcomeNotFound}, nil
+		return transaction{}, conversations.OutcomeNotFound, nil
 	}
-	outcome := searched[rank]
-	if holds(outcome) && (outcome == conversations.OutcomePartial || best.OrderInformation.AmountDetails.TotalAmount == "") &&
-		best.OrderInformation.AmountDetails.AuthorizedAmount == "" {
-		// A row of a search says what was asked for; the details, what was approved.
-		full, found, err := p.details(ctx, string(best.ID))
-		switch {
-		case err != nil:
-			return conversations.Result{}, fmt.Errorf("inquire: %w", err)
-		case found && p.ours(full, a.Code):
-			best.OrderInformation = full.OrderInformation
-		}
-		if outcome == conversations.OutcomePartial {
-			// Only the authorized amount will do: the total may be what was asked.
-			best.OrderInformation.AmountDetails.TotalAmount = ""
-		}
+	return best, searched[rank], nil
+}
+
+// complete adds to a row of a search what the details know better: the row says
+// what was asked for, the details, what was approved.
+func (p *Platform) complete(ctx context.Context, t transaction, outcome conversations.Outcome) (transaction, error) {
+	amounts := &t.OrderInformation.AmountDetails
+	if !holds(outcome) || amounts.AuthorizedAmount != "" || amounts.TotalAmount != "" && outcome != conversations.OutcomePartial {
+		return t, nil
 	}
-	return best.result(a, outcome), nil
+	full, found, err := p.details(ctx, string(t.ID))
+	switch {
+	case err != nil:
+		return t, err
+	case found && p.ours(full, string(t.ClientReferenceInformation.Code)):
+		*amounts = full.OrderInformation.AmountDetails
+	}
+	if outcome == conversations.OutcomePartial {
+		amounts.TotalAmount = "" // it may be what was asked for; only what was authorized will do
+	}
+	return t, nil
 }
 
 func holds(o conversations.Outcome) bool {
@@ -179,7 +235,8 @@ func holds(o conversations.Outcome) bool {
 	return false
 }
 
-func (t transaction) result(a conversations.Attempt, outcome conversations.Outcome) conversations.Result {
+// result is what a transaction tells of a charge for an amount.
+func (t transaction) result(outcome conversations.Outcome, asked conversations.Money) conversations.Result {
 	result := conversations.Result{
 		ReconciliationID: word(string(t.ReconciliationID)),
 		ApprovalCode:     word(string(t.ProcessorInformation.ApprovalCode)),
@@ -197,30 +254,42 @@ func (t transaction) result(a conversations.Attempt, outcome conversations.Outco
 	switch outcome {
 	case conversations.OutcomeAuthorized, conversations.OutcomeCaptured, conversations.OutcomeReversed:
 	default:
-		code := t.code()
-		result.Reason = numericReasons[code]
-		if result.Reason == "" {
-			result.Reason = word(code)
-		}
+		result.Reason = t.reason()
 	}
 	amount, known := t.OrderInformation.AmountDetails.authorized()
-	return weigh(result, outcome, a.Amount, amount, known)
+	return weigh(result, outcome, asked, amount, known)
+}
+
+// reason is the REST word for the transaction's numeric reason, else the number.
+func (t transaction) reason() string {
+	code := t.code()
+	if reason, ok := numericReasons[code]; ok {
+		return reason
+	}
+	return word(code)
 }
 
 // code is the numeric reason of the whole transaction, else of its
-// authorization.
+// authorization, else the one of their flags.
 func (t transaction) code() string {
-	if t.ApplicationInformation.ReasonCode != "" {
-		return string(t.ApplicationInformation.ReasonCode)
-	}
 	auth, _ := t.application("ics_auth")
-	return string(auth.ReasonCode)
+	for _, code := range []text{t.ApplicationInformation.ReasonCode, auth.ReasonCode} {
+		if code != "" {
+			return string(code)
+		}
+	}
+	for _, flag := range []text{t.ApplicationInformation.RFlag, auth.RFlag} {
+		if code, ok := flagCodes[string(flag)]; ok {
+			return code
+		}
+	}
+	return ""
 }
 
-// rowOutcome says what one row tells of the charge, and whether it tells
-// anything.
-func rowOutcome(a conversations.Attempt, t transaction) (outcome conversations.Outcome, counts bool) {
-	if given, ok := t.application("ics_auth_reversal", "ics_timeout_auth_reversal", "ics_void"); ok && given.RCode == rSuccess {
+// rowOutcome says what one row tells of the charge, which was a sale or not,
+// and whether it tells anything.
+func rowOutcome(sale bool, t transaction) (outcome conversations.Outcome, counts bool) {
+	if given, ok := t.application(reversals...); ok && given.RCode == rSuccess {
 		return conversations.OutcomeReversed, true
 	}
 	code := t.code()
@@ -230,12 +299,14 @@ func rowOutcome(a conversations.Attempt, t transaction) (outcome conversations.O
 		_, risk := t.application("ics_decision")
 		_, authentication := t.application("ics_pa_setup", "ics_pa_enroll", "ics_pa_validate")
 		switch {
-		case billed && bill.RCode == rSuccess && a.Capture:
+		case billed && bill.RCode == rSuccess && sale:
 			return conversations.OutcomeCaptured, true // a sale that was reviewed, and taken when it was accepted
 		case (risk || authentication) && code == "475":
 			return conversations.OutcomeAuthenticationPending, true
 		case risk && code == "480":
 			return conversations.OutcomeInReview, true
+		case strings.HasPrefix(t.firstService(), alternative):
+			return conversations.OutcomeUnknown, true // it may come to be paid for days
 		case risk && code == "481", authentication && (code == "476" || code == "478"):
 			return conversations.OutcomeDeclined, true
 		}
@@ -285,36 +356,59 @@ func rowOutcome(a conversations.Attempt, t transaction) (outcome conversations.O
 // errSearch is the cause when a search cannot be believed.
 var errSearch = errors.New("CyberSource's answer to the search cannot be read")
 
-// search returns the transactions with exactly that reference.
-func (p *Platform) search(ctx context.Context, code string, around time.Time) ([]transaction, error) {
-	if !codeForm.MatchString(code) || len(code) > maxCode {
-		return nil, errors.New("the reference is not one of ours")
+// search returns the transactions with exactly one of those references, that
+// were submitted from some time before until some time after now.
+func (p *Platform) search(ctx context.Context, since time.Time, codes ...string) ([]transaction, error) {
+	for _, code := range codes {
+		if !codeForm.MatchString(code) || len(code) > maxCode {
+			return nil, errors.New("the reference is not one of ours")
+		}
 	}
-	from, to := around.Add(-p.searchWindow), p.now().Add(p.searchWindow)
-	answer, err := p.client.Do(ctx, cybersource.Call{Method: http.MethodPost, Path: "/tss/v2/searches", Body: searchRequest{
-		Save: "false", Timezone: "GMT", Limit: maxRows, Sort: "submitTimeUtc:desc",
-		Query: fmt.Sprintf("clientReferenceInformation.code:%s AND submitTimeUtc:[%d TO %d}", code, from.UnixMilli(), to.UnixMilli()),
-	}})
+	names := codes[0]
+	if len(codes) > 1 {
+		names = "(" + strings.Join(codes, " OR ") + ")"
+	}
+	from, to := since.Add(-p.searchWindow), p.now().Add(p.searchWindow)
+	found, err := p.searchPage(ctx, searchRequest{
+		Limit: maxRows, Sort: "submitTimeUtc:desc",
+		Query: fmt.Sprintf("clientReferenceInformation.code:%s AND submitTimeUtc:[%d TO %d}", names, from.UnixMilli(), to.UnixMilli()),
+	})
 	if err != nil {
-		return nil, unavailable(err)
-	}
-	if answer.Status != http.StatusCreated && answer.Status != http.StatusOK {
-		return nil, unavailable(fmt.Errorf("CyberSource answered %d to the search (correlation id %s)", answer.Status, answer.CorrelationID))
-	}
-	var found searchAnswer
-	if err := decodeStrict(answer.Body, &found); err != nil {
-		return nil, unavailable(errSearch)
+		return nil, err
 	}
 	if found.TotalCount > len(found.Embedded.Rows) {
 		return nil, unavailable(fmt.Errorf("%w: it holds %d of %d transactions", errSearch, len(found.Embedded.Rows), found.TotalCount))
 	}
 	// The search may take a reference apart, so rows of others are dropped here.
-	return slices.DeleteFunc(found.Embedded.Rows, func(t transaction) bool { return !p.ours(t, code) }), nil
+	return slices.DeleteFunc(found.Embedded.Rows, func(t transaction) bool { return !p.ours(t, codes...) }), nil
 }
 
-// ours tells whether a transaction has that reference and is this merchant's.
-func (p *Platform) ours(t transaction, code string) bool {
-	return string(t.ClientReferenceInformation.Code) == code && (t.MerchantID == "" || strings.EqualFold(string(t.MerchantID), p.merchantID))
+// searchPage makes one search.
+func (p *Platform) searchPage(ctx context.Context, request searchRequest) (searchAnswer, error) {
+	request.Save, request.Timezone = "false", "GMT"
+	answer, err := p.client.Do(ctx, cybersource.Call{Method: http.MethodPost, Path: "/tss/v2/searches", Body: request})
+	if err != nil {
+		return searchAnswer{}, unavailable(err)
+	}
+	if answer.Status != http.StatusCreated && answer.Status != http.StatusOK {
+		return searchAnswer{}, unavailable(fmt.Errorf("CyberSource answered %d to the search (correlation id %s)", answer.Status, answer.CorrelationID))
+	}
+	var found searchAnswer
+	if err := decodeStrict(answer.Body, &found); err != nil {
+		return searchAnswer{}, unavailable(errSearch)
+	}
+	return found, nil
+}
+
+// ours tells whether a transaction has one of those references and is this
+// merchant's.
+func (p *Platform) ours(t transaction, codes ...string) bool {
+	return slices.Contains(codes, string(t.ClientReferenceInformation.Code)) && p.mine(t)
+}
+
+// mine tells whether a transaction is this merchant's, as far as it says.
+func (p *Platform) mine(t transaction) bool {
+	return t.MerchantID == "" || strings.EqualFold(string(t.MerchantID), p.merchantID)
 }
 
 func (p *Platform) details(ctx context.Context, id string) (t transaction, found bool, err error) {

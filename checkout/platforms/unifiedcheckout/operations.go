@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"paythread/checkout/platforms"
@@ -17,8 +18,18 @@ import (
 // search: five tries, five minutes apart.
 const searchLag = 25 * time.Minute
 
-// reasonNoPaymentID means that there is nothing to act on.
-const reasonNoPaymentID = "NO_PAYMENT_ID"
+// Words of our own for operations, beside those for charges.
+const (
+	reasonNoPaymentID = "NO_PAYMENT_ID" // there is nothing to act on
+	reasonNotFoundYet = "NOT_FOUND_YET" // searched, and it does not show
+	reasonNoID        = "NO_ID_GIVEN"   // done, they say, and name no transaction
+	reasonInvalidData = "INVALID_DATA"  // of CyberSource: a field that it names is wrong
+	reasonNotVoidable = "NOT_VOIDABLE"  // of CyberSource: voided, settled, or of the wrong kind
+	reasonReversed    = "AUTH_ALREADY_REVERSED"
+	reasonSettled     = "TRANSACTION_ALREADY_SETTLED"
+	reasonEither      = "TRANSACTION_ALREADY_REVERSED_OR_SETTLED"
+	reasonVoided      = "CAPTURE_ALREADY_VOIDED"
+)
 
 // followRequest is the body of every follow-on call; each uses some of it.
 type followRequest struct {
@@ -34,13 +45,23 @@ type reversalInformation struct {
 
 // verdict is what became of one follow-on call.
 type verdict struct {
-	state  conversations.OperationState
-	reason string
-	err    error
+	state            conversations.OperationState
+	reason           string
+	id               string   // the platform's transaction
+	reconciliationID string   //
+	fields           []string // what a refusal names
+	err              error
 }
 
 func (v verdict) refused(reasons ...string) bool {
 	return v.state == conversations.OperationFailed && slices.Contains(reasons, v.reason)
+}
+
+// ofAmount tells that a refusal names the amount.
+func (v verdict) ofAmount() bool {
+	return slices.ContainsFunc(v.fields, func(f string) bool {
+		return strings.HasSuffix(f, "Amount") || strings.HasSuffix(f, "currency") || strings.HasSuffix(f, "amountDetails")
+	})
 }
 
 var succeeded = verdict{state: conversations.OperationSucceeded}
@@ -49,19 +70,85 @@ func failed(reason string) verdict {
 	return verdict{state: conversations.OperationFailed, reason: reason}
 }
 
+func pending(reason string, err error) verdict {
+	return verdict{state: conversations.OperationPending, reason: reason, err: err}
+}
+
 func unsettled(reason string, err error) verdict {
 	return verdict{state: conversations.OperationUnsettled, reason: reason, err: err}
 }
 
-// errNotVisible is the cause when a search has to be repeated later.
-var errNotVisible = errors.New("the transaction does not show in CyberSource's search yet")
+// foundAs is the success that a search has shown.
+func foundAs(t transaction, application application) verdict {
+	v := succeeded
+	if id := string(t.ID); idForm.MatchString(id) {
+		v.id = id
+	}
+	v.reconciliationID = word(string(t.ReconciliationID))
+	if v.reconciliationID == "" {
+		v.reconciliationID = word(string(application.ReconciliationID))
+	}
+	return v
+}
+
+// The causes of a verdict that is not the network's.
+var (
+	errNotVisible  = errors.New("the transaction does not show in CyberSource's search yet")
+	errUnderReview = errors.New("CyberSource's reviewers have not decided yet")
+	errOddAnswer   = errors.New("CyberSource's answer is not about what was asked")
+)
+
+// sendBy is when the right to call for the operation ends.
+func sendBy(op conversations.Operation) time.Time {
+	if op.SendBy == nil {
+		return time.Time{}
+	}
+	return *op.SendBy
+}
+
+// reference is what the operation can be found by. Where it may carry a
+// transactionId (what takes or gives money: captures and refunds) the processor
+// that knows it refuses a second one, even when the search shows nothing of the
+// first.
+func reference(op conversations.Operation, moves bool) clientReference {
+	r := clientReference{Code: op.ID}
+	if id := transactionIDOf(op.ID); moves && len(id) <= maxTransactionID {
+		r.TransactionID = id
+	}
+	return r
+}
+
+// transactionIDOf writes an operation's id as a transactionId: capital letters
+// and digits. The ids of attempts are shorter, so that the two never meet.
+func transactionIDOf(id string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		}
+		return -1
+	}, id)
+}
+
+// named tells whether the operation has a reference that can be searched for.
+func named(op conversations.Operation) bool {
+	return codeForm.MatchString(op.ID) && len(op.ID) <= maxCode
+}
+
+// told turns a verdict into the contract's answer, and leaves a line for
+// everything that may have moved money.
+func (p *Platform) told(message string, op conversations.Operation, v verdict) (platforms.OperationResult, error) {
+	p.log.Info(message, "operation", op.ID, "kind", string(op.Kind), "payment_id", op.PaymentID,
+		"state", string(v.state), "reason", v.reason, "platform_id", v.id)
+	return platforms.OperationResult{State: v.state, Reason: v.reason, ID: v.id, ReconciliationID: v.reconciliationID}, v.err
+}
 
 // Reverse implements platforms.Reverser. Giving money back twice is impossible
 // there: the second call is refused. So it is repeated without fear.
 func (p *Platform) Reverse(ctx context.Context, op conversations.Operation, a conversations.Attempt) (platforms.OperationResult, error) {
-	v := p.reverse(ctx, op, a)
-	p.audit("reversal answered", op, v)
-	return platforms.OperationResult{State: v.state, Reason: v.reason}, v.err
+	return p.told("reversal answered", op, p.reverse(ctx, op, a))
 }
 
 // reverse voids what is captured, and releases what is only held.
@@ -70,46 +157,80 @@ func (p *Platform) reverse(ctx context.Context, op conversations.Operation, a co
 	if payment == "" {
 		payment = op.PaymentID
 	}
-	if !idForm.MatchString(payment) {
+	if !idForm.MatchString(payment) || !named(op) {
 		return failed(reasonNoPaymentID)
 	}
-	sale := a.Result.Outcome == conversations.OutcomeCaptured || a.Capture && a.Result.Reason == reasonAmountDiffers
-	if op.Kind != conversations.OperationVoid && !sale {
-		v := p.releaseHold(ctx, payment, op, a)
-		switch {
-		case v.refused("AUTH_ALREADY_REVERSED"):
-			return succeeded
-		case v.refused("TRANSACTION_ALREADY_REVERSED_OR_SETTLED"):
-			return p.reversedOrSettled(ctx, op, a, v)
-		}
-		return v
+	taken := a.Result.Outcome == conversations.OutcomeCaptured || a.Capture && a.Result.Reason == reasonAmountDiffers
+	if op.Kind != conversations.OperationVoid && !taken {
+		return p.release(ctx, payment, op, a)
 	}
-	path := "/pts/v2/payments/" + payment
-	if !a.Capture {
-		capture, v := p.captureOf(ctx, op, a)
-		if capture == "" {
-			return v
+	return p.void(ctx, payment, op, a)
+}
+
+// release gives back money that is only held.
+func (p *Platform) release(ctx context.Context, payment string, op conversations.Operation, a conversations.Attempt) verdict {
+	v := p.releaseHold(ctx, sendBy(op), payment, op, a)
+	switch {
+	case v.refused(reasonReversed):
+		return succeeded
+	case v.refused(reasonEither):
+		if o := a.Result.Outcome; (o == conversations.OutcomePartial || o == conversations.OutcomeRiskDeclined) && a.Result.Reason != reasonReviewDiffers {
+			return succeeded // CyberSource captures neither by itself, so it is not settled
 		}
-		path = "/pts/v2/captures/" + capture
+		return p.reversedOrSettled(ctx, op, a, v)
+	case v.refused(reasonInvalidData) && !v.ofAmount():
+		return p.orUnderReview(ctx, a, v)
 	}
-	v := p.follow(ctx, path+"/voids", followRequest{ClientReferenceInformation: clientReference{Code: a.Code}}, "VOIDED", "CANCELLED", "REVERSED")
-	if v.refused("NOT_VOIDABLE", "TRANSACTION_ALREADY_REVERSED_OR_SETTLED", "AUTH_ALREADY_REVERSED", "CAPTURE_ALREADY_VOIDED") {
-		v = p.reversedOrSettled(ctx, op, a, v)
+	return v
+}
+
+// void takes back money before it is settled: of the sale, or of the capture
+// that the operation names.
+func (p *Platform) void(ctx context.Context, payment string, op conversations.Operation, a conversations.Attempt) verdict {
+	path, ok := takenBy(op, a, payment)
+	if !ok {
+		return failed(reasonNoPaymentID)
+	}
+	v := p.follow(ctx, sendBy(op), path+"/voids", followRequest{ClientReferenceInformation: reference(op, false)}, "VOIDED", "CANCELLED", "REVERSED")
+	switch {
+	case v.refused(reasonNotVoidable, reasonEither, reasonSettled, reasonReversed, reasonVoided):
+		v = p.voidedOrSettled(ctx, op, a, v)
+	case v.refused(reasonInvalidData):
+		v = p.orUnderReview(ctx, a, v)
 	}
 	if v.state != conversations.OperationSucceeded {
 		return v
 	}
 	// A void does not release the hold. Not every processor can; where it
-	// cannot, the hold runs out by itself, and the money was not taken.
-	if hold := p.releaseHold(ctx, payment, op, a); hold.state != conversations.OperationSucceeded {
-		p.log.Info("hold not released after a void", "attempt", a.Code, "reason", hold.reason)
+	// cannot, the hold runs out by itself, and the money was not taken. Nothing
+	// can be taken on this hold any more, so that it is never too late for it.
+	if hold := p.releaseHold(ctx, time.Time{}, payment, op, a); hold.state != conversations.OperationSucceeded {
+		p.log.Info("hold not released after a void", "attempt", a.Code, "operation", op.ID, "reason", hold.reason)
 	}
 	return v
 }
 
+// takenBy returns the path of the transaction that took the money which an
+// operation gives back: a sale is a payment, everything else a capture.
+func takenBy(op conversations.Operation, a conversations.Attempt, payment string) (path string, ok bool) {
+	taker := op.PaymentID
+	if taker == "" {
+		taker = payment
+	}
+	switch {
+	case !idForm.MatchString(taker):
+		return "", false
+	case taker != payment:
+		return "/pts/v2/captures/" + taker, true
+	case a.Capture || a.Result.Outcome == conversations.OutcomeCaptured:
+		return "/pts/v2/payments/" + taker, true
+	}
+	return "", false // an authorization has taken nothing
+}
+
 // releaseHold reverses an authorization. The amount has to be the authorized
 // one, which is the reply's and not always the request's.
-func (p *Platform) releaseHold(ctx context.Context, payment string, op conversations.Operation, a conversations.Attempt) verdict {
+func (p *Platform) releaseHold(ctx context.Context, by time.Time, payment string, op conversations.Operation, a conversations.Attempt) verdict {
 	amount := a.Result.Amount
 	if amount.Minor <= 0 {
 		amount = op.Amount
@@ -118,153 +239,189 @@ func (p *Platform) releaseHold(ctx context.Context, payment string, op conversat
 	if reason == "" {
 		reason = "cancelled"
 	}
-	return p.follow(ctx, "/pts/v2/payments/"+payment+"/reversals", followRequest{
-		ClientReferenceInformation: clientReference{Code: a.Code},
+	return p.follow(ctx, by, "/pts/v2/payments/"+payment+"/reversals", followRequest{
+		ClientReferenceInformation: reference(op, false),
 		ReversalInformation:        &reversalInformation{AmountDetails: amountOf(amount).AmountDetails, Reason: reason},
 	}, "REVERSED")
+}
+
+// orUnderReview makes sure of a refusal that names the payment itself: such is
+// the answer while reviewers have it, and they may take days.
+func (p *Platform) orUnderReview(ctx context.Context, a conversations.Attempt, refusal verdict) verdict {
+	_, outcome, err := p.look(ctx, a)
+	believed := a.Result.Outcome == conversations.OutcomeInReview
+	switch {
+	case err == nil && outcome == conversations.OutcomeReversed:
+		return succeeded
+	case err == nil && outcome == conversations.OutcomeInReview,
+		believed && (err != nil || outcome == conversations.OutcomeNotFound || outcome == conversations.OutcomeUnknown):
+		return pending(conversations.ErrorUnderReview, errUnderReview)
+	case err != nil:
+		return pending(refusal.reason, err)
+	}
+	return refusal
 }
 
 // reversedOrSettled tells the two apart, which CyberSource's refusal does not:
 // the first is what was wanted, the second leaves only a refund.
 func (p *Platform) reversedOrSettled(ctx context.Context, op conversations.Operation, a conversations.Attempt, refusal verdict) verdict {
-	switch {
-	case op.Kind == conversations.OperationVoid || a.Capture && a.Result.Reason == reasonAmountDiffers:
-	case a.Result.Outcome == conversations.OutcomePartial, a.Result.Outcome == conversations.OutcomeRiskDeclined, a.Result.Outcome == conversations.OutcomeInReview:
-		return succeeded // never captured, so never settled
-	}
-	found, err := p.Inquire(ctx, a)
-	switch {
-	case err != nil:
+	rows, err := p.search(ctx, a.StartedAt, op.ID, a.Code)
+	if err != nil {
 		return unsettled(refusal.reason, err)
-	case found.Outcome == conversations.OutcomeReversed:
-		return succeeded
-	case p.now().Before(op.StartedAt.Add(searchLag)):
+	}
+	for _, row := range rows {
+		if given, ok := row.application(reversals...); ok && given.RCode == rSuccess {
+			return foundAs(row, given)
+		}
+	}
+	if p.mayYetShow(op) {
 		return unsettled(refusal.reason, errNotVisible)
 	}
 	return refusal
 }
 
+// voidedOrSettled tells apart what CyberSource's refusal of a void does not. A
+// void elsewhere has the reference of what it voided, as has one of a refund:
+// where there is a refund, voids say nothing, and nothing was voided before it.
+func (p *Platform) voidedOrSettled(ctx context.Context, op conversations.Operation, a conversations.Attempt, refusal verdict) verdict {
+	codes := []string{op.ID, a.Code}
+	if op.PaymentID != a.Result.PaymentID && idForm.MatchString(op.PaymentID) {
+		capture, found, err := p.details(ctx, op.PaymentID)
+		if err != nil {
+			return unsettled(refusal.reason, err)
+		}
+		if code := string(capture.ClientReferenceInformation.Code); found && codeForm.MatchString(code) && len(code) <= maxCode {
+			codes = []string{op.ID, code}
+		}
+	}
+	rows, err := p.search(ctx, a.StartedAt, codes...)
+	if err != nil {
+		return unsettled(refusal.reason, err)
+	}
+	refunded := slices.ContainsFunc(rows, transaction.refunds)
+	for _, services := range [][]string{{"ics_void"}, reversals} { // the release of the hold follows the void, with its reference
+		for _, row := range rows {
+			ours := string(row.ClientReferenceInformation.Code) == op.ID
+			if given, ok := row.application(services...); ok && given.RCode == rSuccess && (ours || !refunded) {
+				return foundAs(row, given)
+			}
+		}
+	}
+	if p.mayYetShow(op) {
+		return unsettled(refusal.reason, errNotVisible)
+	}
+	p.log.Info("void refused as settled", "operation", op.ID, "attempt", a.Code, "reason", refusal.reason)
+	return failed(conversations.ErrorSettled)
+}
+
+// mayYetShow tells whether a call that was made for the operation may still be
+// missing in the search.
+func (p *Platform) mayYetShow(op conversations.Operation) bool {
+	sent := op.StartedAt
+	if op.SentBy != nil && op.SentBy.After(sent) {
+		sent = *op.SentBy // it may have waited for days before that
+	}
+	return p.now().Before(sent.Add(searchLag))
+}
+
 // Capture implements platforms.Capturer.
 func (p *Platform) Capture(ctx context.Context, op conversations.Operation, a conversations.Attempt) (platforms.OperationResult, error) {
-	v := p.capture(ctx, op, a)
-	p.audit("capture answered", op, v)
-	return platforms.OperationResult{State: v.state, Reason: v.reason}, v.err
+	return p.told("capture answered", op, p.capture(ctx, op, a))
 }
 
 func (p *Platform) capture(ctx context.Context, op conversations.Operation, a conversations.Attempt) verdict {
 	payment := a.Result.PaymentID
-	if !idForm.MatchString(payment) {
+	if !idForm.MatchString(payment) || !named(op) {
 		return failed(reasonNoPaymentID)
 	}
 	if op.State == conversations.OperationUnsettled {
-		captures, err := p.captures(ctx, a)
-		if err != nil {
-			return unsettled("", err)
-		}
-		for _, c := range captures {
-			// A minute's grace is for clocks: an earlier capture of the same amount is another one.
-			if amount, ok := c.OrderInformation.AmountDetails.authorized(); ok && amount == op.Amount && c.at().After(op.StartedAt.Add(-time.Minute)) {
-				return succeeded
-			}
-		}
-		if p.now().Before(op.StartedAt.Add(searchLag)) {
-			return unsettled("", errNotVisible)
+		if v, again := p.soughtBefore(ctx, op, "ics_bill"); !again {
+			return v
 		}
 	}
-	order := amountOf(op.Amount)
-	return p.follow(ctx, "/pts/v2/payments/"+payment+"/captures", followRequest{
-		ClientReferenceInformation: clientReference{Code: a.Code}, OrderInformation: &order,
-	}, "PENDING", "TRANSMITTED")
+	return p.moved(ctx, op, "/pts/v2/payments/"+payment+"/captures")
 }
 
-// captures returns the successful captures of an authorization. Each has its
-// reference, and is a transaction of its own.
-func (p *Platform) captures(ctx context.Context, a conversations.Attempt) ([]transaction, error) {
-	rows, err := p.search(ctx, a.Code, a.StartedAt)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(rows, func(t transaction) bool {
-		_, authorized := t.application("ics_auth")
-		bill, billed := t.application("ics_bill")
-		return authorized || !billed || bill.RCode != rSuccess || !idForm.MatchString(string(t.ID))
-	}), nil
-}
-
-// captureOf returns the id of the capture that a void or refund acts on: the
-// operation's, if it names another transaction than the authorization; else
-// the largest capture that a search finds. Without one the verdict says why.
-func (p *Platform) captureOf(ctx context.Context, op conversations.Operation, a conversations.Attempt) (string, verdict) {
-	if op.PaymentID != a.Result.PaymentID && idForm.MatchString(op.PaymentID) {
-		return op.PaymentID, verdict{}
-	}
-	captures, err := p.captures(ctx, a)
-	if err != nil {
-		return "", verdict{state: conversations.OperationPending, err: err}
-	}
-	best, most := "", int64(-1)
-	for _, c := range captures {
-		if amount, ok := c.OrderInformation.AmountDetails.authorized(); ok && amount.Minor > most {
-			best, most = string(c.ID), amount.Minor
-		}
-	}
-	if best == "" {
-		return "", verdict{state: conversations.OperationPending, err: errNotVisible}
-	}
-	return best, verdict{}
-}
-
-// Refund implements platforms.Refunder. Its reference is the operation's id,
-// so that one of several refunds can be found again.
+// Refund implements platforms.Refunder.
 func (p *Platform) Refund(ctx context.Context, op conversations.Operation, a conversations.Attempt) (platforms.OperationResult, error) {
-	v := p.refund(ctx, op, a)
-	p.audit("refund answered", op, v)
-	return platforms.OperationResult{State: v.state, Reason: v.reason}, v.err
+	return p.told("refund answered", op, p.refund(ctx, op, a))
 }
 
 func (p *Platform) refund(ctx context.Context, op conversations.Operation, a conversations.Attempt) verdict {
-	if !codeForm.MatchString(op.ID) || len(op.ID) > maxCode {
+	path, ok := takenBy(op, a, a.Result.PaymentID)
+	if !ok || !named(op) {
 		return failed(reasonNoPaymentID)
 	}
 	if op.State == conversations.OperationUnsettled {
-		rows, err := p.search(ctx, op.ID, op.StartedAt)
-		if err != nil {
-			return unsettled("", err)
-		}
-		for _, row := range rows {
-			if credit, ok := row.application("ics_credit"); ok && credit.RCode == rSuccess {
-				return succeeded
-			}
-		}
-		if p.now().Before(op.StartedAt.Add(searchLag)) {
-			return unsettled("", errNotVisible)
-		}
-	}
-	path := "/pts/v2/payments/" + a.Result.PaymentID
-	if !a.Capture {
-		capture, v := p.captureOf(ctx, op, a)
-		if capture == "" {
+		if v, again := p.soughtBefore(ctx, op, "ics_credit"); !again {
 			return v
 		}
-		path = "/pts/v2/captures/" + capture
-	} else if !idForm.MatchString(a.Result.PaymentID) {
-		return failed(reasonNoPaymentID)
 	}
-	order := amountOf(op.Amount)
-	reference := clientReference{Code: op.ID}
-	if len(op.ID) <= maxTransactionID {
-		reference.TransactionID = op.ID // where the processor knows it, a repeat is refused
-	}
-	return p.follow(ctx, path+"/refunds", followRequest{ClientReferenceInformation: reference, OrderInformation: &order}, "PENDING", "TRANSMITTED")
+	return p.moved(ctx, op, path+"/refunds")
 }
 
-// follow makes one follow-on call. done are the statuses of success.
-func (p *Platform) follow(ctx context.Context, path string, body followRequest, done ...string) verdict {
-	answer, err := p.client.Do(ctx, cybersource.Call{Method: http.MethodPost, Path: path, Body: body})
+// soughtBefore looks for an operation that was sent and never answered. again
+// says that it can be sent once more: it has had time to show, and does not.
+func (p *Platform) soughtBefore(ctx context.Context, op conversations.Operation, service string) (v verdict, again bool) {
+	rows, err := p.search(ctx, op.StartedAt, op.ID)
+	if err != nil {
+		return unsettled(reasonNotFoundYet, err), false
+	}
+	var refusal *verdict
+	for _, row := range rows {
+		ran, ok := row.application(service)
+		if !ok {
+			continue
+		}
+		switch ran.RCode {
+		case rSuccess:
+			if amount, known := row.OrderInformation.AmountDetails.authorized(); known && amount != op.Amount {
+				return unsettled(reasonAmountDiffers, errOddAnswer), false
+			}
+			return foundAs(row, ran), false
+		case rDecline:
+			no := failed(row.reason())
+			refusal = &no
+		}
+	}
+	switch {
+	case refusal != nil:
+		return *refusal, false
+	case p.mayYetShow(op):
+		return unsettled(reasonNotFoundYet, errNotVisible), false
+	}
+	return verdict{}, true
+}
+
+// moved makes the call of a capture or refund. One whose earlier call was never
+// answered stays unknown as long as this one proves nothing about it: a call
+// that did not leave, and a refusal that the earlier one's success would cause.
+func (p *Platform) moved(ctx context.Context, op conversations.Operation, path string) verdict {
+	order := amountOf(op.Amount)
+	v := p.follow(ctx, sendBy(op), path, followRequest{ClientReferenceInformation: reference(op, true), OrderInformation: &order}, "PENDING", "TRANSMITTED")
+	if v.state == conversations.OperationSucceeded && v.id == "" {
+		return unsettled(reasonNoID, errOddAnswer) // what follows acts on its id, which the search has
+	}
+	if op.State != conversations.OperationUnsettled {
+		return v
+	}
+	switch {
+	case v.state == conversations.OperationPending:
+		v.state = conversations.OperationUnsettled
+	case v.state == conversations.OperationFailed && (v.ofAmount() || v.refused("EXCEEDS_AUTH_AMOUNT", "INVALID_AMOUNT", reasonReversed, reasonSettled, reasonEither)):
+		v = unsettled(v.reason, errNotVisible)
+	}
+	return v
+}
+
+// follow makes one follow-on call, not after by. done are the statuses of
+// success.
+func (p *Platform) follow(ctx context.Context, by time.Time, path string, body followRequest, done ...string) verdict {
+	answer, err := p.client.Do(ctx, cybersource.Call{Method: http.MethodPost, Path: path, Body: body, SendBy: by})
 	if err != nil {
 		var none *cybersource.NoAnswerError
 		if errors.As(err, &none) && !none.Sent {
-			return verdict{state: conversations.OperationPending, reason: reasonNotSent, err: err}
+			return pending(reasonNotSent, err)
 		}
 		return unsettled(reasonNoAnswer, err)
 	}
@@ -277,29 +434,60 @@ func (p *Platform) follow(ctx context.Context, path string, body followRequest, 
 	if reason == "" {
 		reason = fmt.Sprintf("HTTP_%d", answer.Status)
 	}
+	refusal := failed(reason)
+	for _, d := range told.Details {
+		refusal.fields = append(refusal.fields, string(d.Field))
+	}
 	cause := fmt.Errorf("CyberSource answered %d (correlation id %s)", answer.Status, answer.CorrelationID)
 	switch answer.Status {
 	case http.StatusCreated:
 		switch {
 		case unreadable:
 		case slices.Contains(done, string(told.Status)):
-			return succeeded
+			return told.success(body)
 		case slices.Contains([]string{"DECLINED", "FAILED", "INVALID_REQUEST"}, string(told.Status)) && !told.duplicate():
-			return failed(reason)
+			return refusal
 		}
 	case http.StatusBadRequest:
 		if !unreadable && told.Reason != "" && !told.duplicate() {
-			return failed(reason)
+			return refusal
 		}
 	case http.StatusNotFound:
-		return failed(reason)
+		return refusal
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
-		return verdict{state: conversations.OperationPending, reason: reason, err: cause}
+		return pending(reason, cause)
 	}
 	return unsettled(reason, cause)
 }
 
-// audit leaves a line for everything that may have moved money.
-func (p *Platform) audit(message string, op conversations.Operation, v verdict) {
-	p.log.Info(message, "operation", op.ID, "kind", string(op.Kind), "payment_id", op.PaymentID, "state", string(v.state), "reason", v.reason)
+// success reads the answer to a follow-on call that was done, and does not take
+// it for one about another reference or another amount.
+func (t paymentAnswer) success(asked followRequest) verdict {
+	if code := t.ClientReferenceInformation.Code; code != "" && asked.ClientReferenceInformation.Code != "" && string(code) != asked.ClientReferenceInformation.Code {
+		return unsettled(reasonOtherPayment, errOddAnswer)
+	}
+	var amount amountDetails
+	switch {
+	case asked.OrderInformation != nil:
+		amount = asked.OrderInformation.AmountDetails
+	case asked.ReversalInformation != nil:
+		amount = asked.ReversalInformation.AmountDetails
+	}
+	if want, ok := parseAmount(amount.TotalAmount, amount.Currency); ok {
+		for _, told := range []struct{ value, currency text }{
+			{t.OrderInformation.AmountDetails.TotalAmount, t.OrderInformation.AmountDetails.Currency},
+			{t.RefundAmountDetails.RefundAmount, t.RefundAmountDetails.Currency},
+			{t.ReversalAmountDetails.ReversedAmount, t.ReversalAmountDetails.Currency},
+		} {
+			if got, ok := parseAmount(string(told.value), string(told.currency)); ok && got != want {
+				return unsettled(reasonAmountDiffers, errOddAnswer)
+			}
+		}
+	}
+	v := succeeded
+	if id := string(t.ID); idForm.MatchString(id) {
+		v.id = id
+	}
+	v.reconciliationID = word(string(t.ReconciliationID))
+	return v
 }

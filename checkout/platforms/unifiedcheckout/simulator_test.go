@@ -159,12 +159,13 @@ func operation(kind conversations.OperationKind, a conversations.Attempt, minor 
 
 type follower func(context.Context, conversations.Operation, conversations.Attempt) (platforms.OperationResult, error)
 
-func (w *world) do(f follower, op conversations.Operation, a conversations.Attempt, want conversations.OperationState) {
+func (w *world) do(f follower, op conversations.Operation, a conversations.Attempt, want conversations.OperationState) platforms.OperationResult {
 	w.t.Helper()
 	got, err := f(w.t.Context(), op, a)
 	if got.State != want {
 		w.t.Fatalf("%s: state %q (%s), %v, want %q", op.Kind, got.State, got.Reason, err, want)
 	}
+	return got
 }
 
 func TestSimulatorOutcomes(t *testing.T) {
@@ -321,9 +322,6 @@ func TestSimulatorReversals(t *testing.T) {
 		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
 		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded) // reversed already
 		w.wantKinds("authorization", "reversal")
-		if result := w.asked(a); result.Outcome != conversations.OutcomeReversed || result.PaymentID != "" {
-			t.Errorf("asked: %+v, want reversed and no id of the reversal", result)
-		}
 	})
 	for name, card := range map[string]string{"partial": "4012888888881881", "risk declined": "4100000000000019"} {
 		t.Run(name, func(t *testing.T) {
@@ -344,9 +342,7 @@ func TestSimulatorReversals(t *testing.T) {
 		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
 		w.wantKinds("sale", "void", "reversal") // the hold is released too
 		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
-		if result := w.asked(a); result.Outcome != conversations.OutcomeReversed {
-			t.Errorf("asked: %q, want reversed", result.Outcome)
-		}
+		w.wantKinds("sale", "void", "reversal")
 	})
 	t.Run("settled sale", func(t *testing.T) {
 		t.Parallel()
@@ -356,7 +352,9 @@ func TestSimulatorReversals(t *testing.T) {
 		op := operation(conversations.OperationVoid, a, 14900)
 		w.do(w.platform.Reverse, op, a, conversations.OperationUnsettled) // an earlier void might not show yet
 		op.StartedAt = time.Now().Add(-searchLag)
-		w.do(w.platform.Reverse, op, a, conversations.OperationFailed)
+		if got := w.do(w.platform.Reverse, op, a, conversations.OperationFailed); got.Reason != conversations.ErrorSettled {
+			t.Errorf("reason %q, want %q", got.Reason, conversations.ErrorSettled)
+		}
 		w.do(w.platform.Refund, operation(conversations.OperationRefund, a, 14900), a, conversations.OperationSucceeded)
 		w.wantKinds("sale", "refund")
 	})
@@ -381,36 +379,135 @@ func TestSimulatorCaptureAndRefund(t *testing.T) {
 	capture := operation(conversations.OperationCapture, a, 10000)
 	w.do(w.platform.Capture, capture, a, conversations.OperationUnsettled)
 	capture.State = conversations.OperationUnsettled
-	w.do(w.platform.Capture, capture, a, conversations.OperationSucceeded) // found, not sent again
+	captured := w.do(w.platform.Capture, capture, a, conversations.OperationSucceeded) // found, not sent again
 	w.wantKinds("authorization", "capture")
+	if taken := w.simulator.Transactions()[1]; captured.ID != taken.ID || captured.ReconciliationID == "" || taken.Code != capture.ID {
+		t.Errorf("found %+v, want transaction %+v under the operation's id", captured, taken)
+	}
 	if result := w.asked(a); result.Outcome != conversations.OutcomeAuthorized {
 		t.Errorf("asked about the charge: %q, want authorized: the capture is an operation", result.Outcome)
 	}
-	w.do(w.platform.Capture, operation(conversations.OperationCapture, a, 14900), a, conversations.OperationFailed)
+	beyond := operation(conversations.OperationCapture, a, 14900)
+	beyond.ID = "op-capture-beyond"
+	if got := w.do(w.platform.Capture, beyond, a, conversations.OperationFailed); got.Reason != "EXCEEDS_AUTH_AMOUNT" {
+		t.Errorf("reason %q", got.Reason)
+	}
 
 	w.breaks(faults.Rule{Call: "cybersource.refunds", Do: "drop_after", Times: 1})
 	refund := operation(conversations.OperationRefund, a, 2500)
+	refund.PaymentID = captured.ID
 	w.do(w.platform.Refund, refund, a, conversations.OperationUnsettled)
 	refund.State = conversations.OperationUnsettled
 	w.do(w.platform.Refund, refund, a, conversations.OperationSucceeded)
 	w.wantKinds("authorization", "capture", "refund")
 
-	second := operation(conversations.OperationRefund, a, 2500)
-	second.ID = "op-refund-again"
-	w.do(w.platform.Refund, second, a, conversations.OperationSucceeded) // the same amount, another refund
-	tooMuch := operation(conversations.OperationRefund, a, 9000)
-	tooMuch.ID = "op-refund-too-much"
+	second := refund
+	second.ID, second.State = "op-refund-again", conversations.OperationPending
+	refunded := w.do(w.platform.Refund, second, a, conversations.OperationSucceeded) // the same amount, another refund
+	if last := w.simulator.Transactions()[3]; refunded.ID != last.ID || refunded.ReconciliationID == "" || last.ParentID != captured.ID {
+		t.Errorf("refunded %+v, want %+v of the capture", refunded, last)
+	}
+	tooMuch := second
+	tooMuch.ID, tooMuch.Amount.Minor = "op-refund-too-much", 9000
 	w.do(w.platform.Refund, tooMuch, a, conversations.OperationFailed)
 	w.wantKinds("authorization", "capture", "refund", "refund")
+}
+
+// A processor that knows the transactionId refuses the second call for an
+// operation even where the search shows nothing of the first.
+func TestSimulatorRefusesASecondCallForAnOperation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *cybersource.Config, _ map[string]string) { c.SearchDelay = time.Hour })
+	a := w.charge("4111111111111111", true)
+	refund := operation(conversations.OperationRefund, a, 2500)
+	w.breaks(faults.Rule{Call: "cybersource.refunds", Do: "drop_after", Times: 1})
+	w.do(w.platform.Refund, refund, a, conversations.OperationUnsettled)
+	refund.State, refund.StartedAt = conversations.OperationUnsettled, time.Now().Add(-searchLag)
+	w.do(w.platform.Refund, refund, a, conversations.OperationUnsettled) // sent again, and refused
+	w.wantKinds("sale", "refund")
+	w.simulator.Index()
+	w.do(w.platform.Refund, refund, a, conversations.OperationSucceeded)
+	w.wantKinds("sale", "refund")
 }
 
 func TestSimulatorVoidOfACapture(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	a := w.charge("4111111111111111", false)
-	w.do(w.platform.Capture, operation(conversations.OperationCapture, a, 14900), a, conversations.OperationSucceeded)
-	w.do(w.platform.Reverse, operation(conversations.OperationVoid, a, 14900), a, conversations.OperationSucceeded)
+	captured := w.do(w.platform.Capture, operation(conversations.OperationCapture, a, 14900), a, conversations.OperationSucceeded)
+	void := operation(conversations.OperationVoid, a, 14900)
+	void.PaymentID = captured.ID
+	voided := w.do(w.platform.Reverse, void, a, conversations.OperationSucceeded)
 	w.wantKinds("authorization", "capture", "void", "reversal")
+	if made := w.simulator.Transactions()[2]; voided.ID != made.ID || made.ParentID != captured.ID || made.Code != void.ID {
+		t.Errorf("voided %+v, want %+v of the capture", voided, made)
+	}
+	if again := w.do(w.platform.Reverse, void, a, conversations.OperationSucceeded); again.ID != voided.ID {
+		t.Errorf("asked again: %q, want %q", again.ID, voided.ID)
+	}
+	w.wantKinds("authorization", "capture", "void", "reversal")
+}
+
+func TestSimulatorVoidInTheBackOffice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	a := w.charge("4111111111111111", false)
+	captured := w.do(w.platform.Capture, operation(conversations.OperationCapture, a, 14900), a, conversations.OperationSucceeded)
+	theirs, err := w.simulator.BackOffice("void", captured.ID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	void := operation(conversations.OperationVoid, a, 14900)
+	void.PaymentID = captured.ID
+	if got := w.do(w.platform.Reverse, void, a, conversations.OperationSucceeded); got.ID != theirs.ID {
+		t.Errorf("voided by %q, want %q: somebody was faster", got.ID, theirs.ID)
+	}
+
+	sale := w.charge("4111111111111111", true)
+	refund, err := w.simulator.BackOffice("refund", sale.Result.PaymentID, "10.00")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.simulator.BackOffice("void", refund.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.simulator.Settle()
+	void = operation(conversations.OperationVoid, sale, 14900)
+	void.StartedAt = time.Now().Add(-searchLag)
+	if got := w.do(w.platform.Reverse, void, sale, conversations.OperationFailed); got.Reason != conversations.ErrorSettled {
+		t.Errorf("reason %q, want settled: what was voided is a refund", got.Reason)
+	}
+	if got := w.asked(sale); got.Outcome != conversations.OutcomeCaptured {
+		t.Errorf("asked: %q, want captured: what was voided is a refund", got.Outcome)
+	}
+}
+
+func TestSimulatorReleasesNothingUnderReview(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for _, tt := range []struct {
+		accept bool
+		want   conversations.OperationState
+	}{
+		{false, conversations.OperationSucceeded},
+		{true, conversations.OperationUnsettled}, // taken: the payment is no longer what the operation gives back
+	} {
+		a := w.charge("4000000000009235", true)
+		op := operation(conversations.OperationReversal, a, 14900)
+		if got := w.do(w.platform.Reverse, op, a, conversations.OperationPending); got.Reason != conversations.ErrorUnderReview {
+			t.Errorf("reason %q, want %q", got.Reason, conversations.ErrorUnderReview)
+		}
+		if !w.simulator.DecideReview(a.Result.PaymentID, tt.accept) {
+			t.Fatal("not under review")
+		}
+		w.do(w.platform.Reverse, op, a, tt.want)
+		if !tt.accept {
+			continue
+		}
+		a.Result = w.asked(a)
+		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded) // known as a sale, it is voided
+	}
+	w.wantKinds("authorization", "reversal", "sale", "void", "reversal")
 }
 
 func TestSimulatorReviewIsDecided(t *testing.T) {

@@ -55,12 +55,17 @@ var settings = []platforms.Setting{
 	{Name: "merchant_id", Doc: "the transacting merchant id (MID)", Required: true},
 	{Name: "key_id", Doc: "id of the REST shared-secret key", Required: true},
 	{Name: "shared_secret", Doc: "the REST shared secret, base64 as the Business Center shows it", Secret: true, Required: true},
-	{Name: "auth", Doc: "how calls are signed: jwt or http_signature (deprecated by CyberSource)", Default: "jwt"},
+	{Name: "auth", Doc: "how calls are signed: jwt or http_signature. CyberSource has deprecated the latter, and it has no end: a charge that leaves late, such as from a process that was stopped on its way out, is refused by CyberSource with jwt and taken with http_signature. With jwt this machine's clock must be right to a few seconds", Default: "jwt"},
 	{Name: "allowed_card_networks", Doc: "comma-separated: " + strings.Join(networks, " "), Default: "VISA,MASTERCARD,AMEX"},
 	{Name: "allowed_payment_types", Doc: "comma-separated: PANENTRY CLICKTOPAY GOOGLEPAY APPLEPAY PAZE", Default: "PANENTRY"},
 	{Name: "country", Doc: "the merchant's country, ISO 3166 alpha-2, for example ZA", Required: true},
 	{Name: "page_origins", Doc: "comma-separated further origins that the pay page may load from: wallets, 3-D Secure, or the browser's address of base_url where it differs"},
 	{Name: "search_window", Doc: "how long before and after an attempt transactions are searched", Default: "24h"},
+	{Name: "timeout_reversal", Doc: "vpc where the processor behind the account is Visa Platform Connect: a charge whose answer never came, and which the search does not show, is taken back by its transactionId, and the customer may pay again; none everywhere else", Default: timeoutNone},
+	{Name: "timeout_reversal_after", Doc: "how long after a charge that is done; CyberSource wants at least 60s", Default: "60s"},
+	{Name: "webhook_keys", Doc: "keys that CyberSource signs notifications with, keyId:secret, the secret in base64; several with commas, so that the previous one is still taken after a new one was made. Empty: notifications are refused", Secret: true},
+	{Name: "webhook_private_key", Doc: "private key for encrypted notifications (message-level encryption), RSA, PKCS #8 in PEM; several one after the other", Secret: true},
+	{Name: "webhook_tolerance", Doc: "how long after it was signed a notification is taken; CyberSource's repeats may carry the first signature", Default: "60m"},
 }
 
 // networks are the published card networks.
@@ -84,8 +89,10 @@ type Platform struct {
 	searchWindow time.Duration
 	// plainHTTP allows a client library over http, which only something that
 	// stands in for CyberSource under an http address gives.
-	plainHTTP bool
-	keys      keyCache
+	plainHTTP    bool
+	keys         keyCache
+	timeoutAfter time.Duration // zero: the processor knows no time-out reversal
+	webhook      webhook
 }
 
 var (
@@ -95,6 +102,10 @@ var (
 	_ platforms.Reverser = (*Platform)(nil)
 	_ platforms.Capturer = (*Platform)(nil)
 	_ platforms.Refunder = (*Platform)(nil)
+
+	_ platforms.TimeoutReverser = (*Platform)(nil)
+	_ platforms.Auditor         = (*Platform)(nil)
+	_ platforms.Notifying       = (*Platform)(nil)
 )
 
 // New returns the platform, or one error that names all that is wrong with its
@@ -123,7 +134,9 @@ func New(s platforms.Settings, client *http.Client, log *slog.Logger) (platforms
 	default:
 		base = liveURL
 	}
+	real := true
 	if u, err := url.Parse(base); err == nil {
+		real = strings.HasSuffix(strings.ToLower(u.Hostname()), ".cybersource.com")
 		p.plainHTTP = u.Scheme == "http"
 		origin := u.Scheme + "://" + u.Host
 		p.origins = append([]string{origin}, pageOrigins[origin]...)
@@ -137,6 +150,12 @@ func New(s platforms.Settings, client *http.Client, log *slog.Logger) (platforms
 		case !slices.Contains(p.origins, origin):
 			p.origins = append(p.origins, origin)
 		}
+	}
+	p.timeoutAfter = timeoutReversal(values["timeout_reversal"], values["timeout_reversal_after"], real, wrong)
+	p.webhook.keys = readWebhookKeys(values["webhook_keys"], wrong)
+	p.webhook.private = readPrivateKeys(values["webhook_private_key"], wrong)
+	if p.webhook.tolerance, err = time.ParseDuration(values["webhook_tolerance"]); err != nil || p.webhook.tolerance < time.Minute || p.webhook.tolerance > 7*24*time.Hour {
+		wrong("webhook_tolerance is not a duration from 1m to 168h")
 	}
 	credentials := cybersource.Credentials{MerchantID: p.merchantID, KeyID: values["key_id"], SharedSecret: values["shared_secret"]}
 	var signer cybersource.Signer
@@ -161,6 +180,24 @@ func New(s platforms.Settings, client *http.Client, log *slog.Logger) (platforms
 
 // Origins implements platforms.Browsing.
 func (p *Platform) Origins() []string { return slices.Clone(p.origins) }
+
+// timeoutReversal reads how long after a charge it can be taken back by its
+// transactionId; zero for never. Only something that stands in for CyberSource
+// may be asked earlier than CyberSource wants it.
+func timeoutReversal(processor, after string, real bool, wrong func(string, ...any)) time.Duration {
+	d, err := time.ParseDuration(after)
+	if err != nil || d <= 0 || real && d < leastTimeoutWait {
+		wrong("timeout_reversal_after is not a duration of at least %s", leastTimeoutWait)
+	}
+	switch processor {
+	case timeoutVPC:
+		return d
+	case timeoutNone:
+	default:
+		wrong("timeout_reversal is neither none nor vpc")
+	}
+	return 0
+}
 
 // list reads comma-separated words and checks them against the known ones.
 func list(value string, known []string, name string, wrong func(string, ...any)) []string {

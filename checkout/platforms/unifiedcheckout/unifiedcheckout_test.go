@@ -1,6 +1,7 @@
 package unifiedcheckout
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -20,6 +21,8 @@ func testSettings(baseURL string) platforms.Settings {
 		"shared_secret": testSecret, "country": "ZA",
 	}}
 }
+
+var quiet = slog.New(slog.DiscardHandler)
 
 func newPlatform(t *testing.T, settings platforms.Settings) *Platform {
 	t.Helper()
@@ -180,11 +183,14 @@ func TestReadCharge(t *testing.T) {
 		{"partial without its amount", 201, with("PARTIAL_AUTHORIZED", ""), false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: reasonAmountMissing}},
 		{"pending review", 201, with("AUTHORIZED_PENDING_REVIEW", amounts("149.00")+reason("AVS_FAILED")), false, conversations.Result{Outcome: conversations.OutcomeInReview, Reason: "AVS_FAILED", Amount: zar149}},
 		{"pending review without an amount", 201, with("AUTHORIZED_PENDING_REVIEW", reason("CV_FAILED")), false, conversations.Result{Outcome: conversations.OutcomeInReview, Reason: "CV_FAILED", Amount: zar149}},
-		{"pending review for less", 201, with("AUTHORIZED_PENDING_REVIEW", amounts("1.00")), false, conversations.Result{Outcome: conversations.OutcomePartial, Reason: reasonAmountDiffers, Amount: zar(100)}},
+		{"pending review for less", 201, with("AUTHORIZED_PENDING_REVIEW", amounts("1.00")), false, conversations.Result{Outcome: conversations.OutcomePartial, Reason: reasonReviewDiffers, Amount: zar(100)}},
 		{"risk declined", 201, with("AUTHORIZED_RISK_DECLINED", amounts("149.00")+reason("DECISION_PROFILE_REJECT")), false, conversations.Result{Outcome: conversations.OutcomeRiskDeclined, Reason: "DECISION_PROFILE_REJECT", Amount: zar149}},
 		{"review before authorization", 201, with("PENDING_REVIEW", reason("DECISION_PROFILE_REVIEW")), false, conversations.Result{Outcome: conversations.OutcomeInReview, Reason: "DECISION_PROFILE_REVIEW", Amount: zar(0)}},
 		{"authentication", 201, with("PENDING_AUTHENTICATION", reason("CONSUMER_AUTHENTICATION_REQUIRED")), false, conversations.Result{Outcome: conversations.OutcomeAuthenticationPending, Reason: "CONSUMER_AUTHENTICATION_REQUIRED"}},
 		{"pending", 201, with("PENDING", ""), false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "PENDING"}},
+		{"review without an id", 201, `{"status":"AUTHORIZED_PENDING_REVIEW"` + amounts("149.00") + `}`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: reasonAmountMissing}},
+		{"risk declined without an id", 201, `{"status":"AUTHORIZED_RISK_DECLINED"` + amounts("149.00") + `}`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: reasonAmountMissing}},
+		{"risk declined for less", 201, with("AUTHORIZED_RISK_DECLINED", amounts("1.00")+reason("SCORE_EXCEEDS_THRESHOLD")), false, conversations.Result{Outcome: conversations.OutcomeRiskDeclined, Reason: "SCORE_EXCEEDS_THRESHOLD", Amount: zar(100)}},
 		{"a new status", 201, with("SOMETHING_NEW", amounts("149.00")), false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "SOMETHING_NEW"}},
 		{"declined", 201, with("DECLINED", reason("INSUFFICIENT_FUND")+`,"paymentInsightsInformation":{"responseInsights":{"categoryCode":"02"}}`), false, conversations.Result{Outcome: conversations.OutcomeDeclined, Reason: "INSUFFICIENT_FUND"}},
 		{"declined for good", 201, with("DECLINED", reason("STOLEN_LOST_CARD")+`,"paymentInsightsInformation":{"responseInsights":{"categoryCode":"01"}}`), false, conversations.Result{Outcome: conversations.OutcomeDeclined, Reason: "STOLEN_LOST_CARD", Final: true}},
@@ -198,6 +204,10 @@ func TestReadCharge(t *testing.T) {
 		{"duplicate", 400, `{"status":"INVALID_REQUEST","reason":"DUPLICATE_REQUEST"}`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "DUPLICATE_REQUEST"}},
 		{"duplicate in other words", 400, `{"status":"INVALID_REQUEST","reason":"INVALID_DATA","details":[{"field":"clientReferenceInformation.transactionId"}]}`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "INVALID_DATA"}},
 		{"400 of something between", 400, `<html>Bad Request</html>`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "HTTP_400"}},
+		{"no permission", 403, ``, false, conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: "HTTP_403"}},
+		{"no such service", 404, `{"status":"NOT_FOUND","reason":"NOT_FOUND"}`, false, conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: "NOT_FOUND"}},
+		{"too many calls", 429, `<html>`, false, conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: "HTTP_429"}},
+		{"out of order", 503, `{"status":"SERVER_ERROR"}`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "SERVER_ERROR"}},
 		{"not authenticated", 401, `{"response":{"rmsg":"Authentication Failed"}}`, false, conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: "HTTP_401"}},
 		{"502 with an id", 502, `{"id":"7681234567890123456789","status":"SERVER_ERROR","reason":"SYSTEM_ERROR"}`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "SYSTEM_ERROR", PaymentID: "7681234567890123456789"}},
 		{"500 with a number as status", 500, `{"id":7681234567890123456789,"status":"500","errorInformation":{"reason":"SYSTEM_ERROR"}}`, false, conversations.Result{Outcome: conversations.OutcomeUnknown, Reason: "SYSTEM_ERROR", PaymentID: "7681234567890123456789"}},
@@ -214,6 +224,39 @@ func TestReadCharge(t *testing.T) {
 				t.Errorf("\n got %+v\nwant %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+// The words of the payments guide, each with where it leads. A decline of a card
+// is the customer's try; what the guide wants looked up first is unknown.
+func TestReadChargeKnowsEveryReason(t *testing.T) {
+	t.Parallel()
+	declines := strings.Fields(`AVS_FAILED CONTACT_PROCESSOR EXPIRED_CARD PROCESSOR_DECLINED INSUFFICIENT_FUND STOLEN_LOST_CARD UNAUTHORIZED_CARD
+		CVN_NOT_MATCH EXCEEDS_CREDIT_LIMIT INVALID_CVN BLOCKED_BY_CARDHOLDER DECLINED_CHECK BLACKLISTED_CUSTOMER SUSPENDED_ACCOUNT PAYMENT_REFUSED
+		CV_FAILED INVALID_ACCOUNT GENERAL_DECLINE INVALID_MERCHANT_CONFIGURATION DECISION_PROFILE_REJECT SCORE_EXCEEDS_THRESHOLD
+		PENDING_AUTHENTICATION ACH_VERIFICATION_FAILED DECISION_PROFILE_REVIEW CONSUMER_AUTHENTICATION_REQUIRED CONSUMER_AUTHENTICATION_FAILED
+		ALLOWABLE_PIN_RETRIES_EXCEEDED CUSTOMER_WATCHLIST_MATCH ADDRESS_COUNTRY_WATCHLIST_MATCH EMAIL_COUNTRY_WATCHLIST_MATCH IP_COUNTRY_WATCHLIST_MATCH`)
+	check := strings.Fields("ISSUER_UNAVAILABLE PROCESSOR_ERROR PROCESSOR_UNAVAILABLE SYSTEM_ERROR SERVER_TIMEOUT SERVICE_TIMEOUT SYSTEM_TIMEOUT")
+	refusals := strings.Fields(`MISSING_FIELD INVALID_DATA INVALID_CARD CARD_TYPE_NOT_ACCEPTED INVALID_CARD_TYPE INVALID_AMOUNT INVALID_MERCHANT_CONFIGURATION
+		PROCESSOR_UNAVAILABLE NOT_SUPPORTED INVALID_PAYMENT_ID SOMETHING_NEW`)
+	for _, tt := range []struct {
+		status int
+		body   string // with a place for the reason
+		words  []string
+		want   conversations.Outcome
+	}{
+		{201, `{"id":"1","status":"DECLINED","errorInformation":{"reason":%q}}`, declines, conversations.OutcomeDeclined},
+		{201, `{"id":"1","status":"DECLINED","errorInformation":{"reason":%q}}`, check, conversations.OutcomeUnknown},
+		{400, `{"status":"INVALID_REQUEST","reason":%q}`, refusals, conversations.OutcomeNotTaken},
+		{400, `{"status":"INVALID_REQUEST","reason":%q}`, []string{"DUPLICATE_REQUEST"}, conversations.OutcomeUnknown},
+		{502, `{"id":"1","status":"SERVER_ERROR","reason":%q}`, []string{"SYSTEM_ERROR", "SERVER_TIMEOUT", "SERVICE_TIMEOUT"}, conversations.OutcomeUnknown},
+	} {
+		for _, word := range tt.words {
+			got := readCharge(testAttempt(), tt.status, fmt.Appendf(nil, tt.body, word))
+			if got.Outcome != tt.want || got.Reason != word {
+				t.Errorf("HTTP %d %s: %q (%s), want %q", tt.status, word, got.Outcome, got.Reason, tt.want)
+			}
+		}
 	}
 }
 
