@@ -34,6 +34,8 @@ var (
 	demoCyberSource = cybersource.Merchant{
 		ID: "acme_sandbox", KeyID: "08c94330-f618-42a3-b09d-e1e43be5efda", SharedSecret: "ZGVtby1zaGFyZWQtc2VjcmV0LW5vdC1hLXNlY3JldCE=",
 	}
+	// demoNotificationKey signs CyberSource's notifications.
+	demoNotificationKey = struct{ ID, Secret string }{"5f0d8f3e-6a3b-4c55-9d5c-2f4b1a7c9e10", "ZGVtby1ub3RpZmljYXRpb24ta2V5LW5vdC1hLXNlY3I="}
 	// demoCustomer is the phone that the play and the start page use.
 	demoCustomer = "+27821234567"
 )
@@ -56,9 +58,14 @@ var otherContents = map[string]string{
 
 // webhookPaths say below which address of the gateway the companies call: the
 // ids that senders must have.
-var webhookPaths = struct{ Meta, TwilioSMS, TwilioWhatsApp, Clickatell string }{
+var webhookPaths = struct{ Meta, TwilioSMS, TwilioWhatsApp, Clickatell, CyberSource string }{
 	"/webhooks/acme-wa", "/webhooks/acme-sms", "/webhooks/acme-twilio-wa", "/webhooks/acme-clickatell/" + otherWebhookSecret,
+	"/webhooks/cybersource/acme",
 }
+
+// notifyRetryAfter is the wait before CyberSource tells again what was not
+// taken: a minute in life.
+const notifyRetryAfter = 5 * time.Second
 
 // twilioOverrides make Twilio repeat a webhook that failed.
 const twilioOverrides = "#rc=3&rp=ct,rt,5xx"
@@ -72,6 +79,7 @@ type worldOptions struct {
 	Links      []simulator.Link
 	Pace       time.Duration // between a message's statuses
 	Others     bool          // with the merchant's accounts that the demo does not send through
+	Notify     bool          // with the gateway's subscription to CyberSource's notifications
 	Change     func(*simulator.Config, *cybersource.Config)
 	Log        *slog.Logger
 }
@@ -125,7 +133,14 @@ func startWorld(socket net.Listener, url string, o worldOptions) (*world, error)
 	card := cybersource.Config{
 		PublicURL: url, Merchants: []cybersource.Merchant{demoCyberSource}, SearchDelay: 3 * time.Second,
 		AllowHTTPOrigins: true, // the demo's pages are on loopback; CyberSource itself takes https only
-		Processor:        "vpc", Log: o.Log,
+		Processor:        "vpc", NotifyRetryAfter: notifyRetryAfter, Log: o.Log,
+	}
+	if o.Notify {
+		card.Subscriptions = []cybersource.Subscription{{
+			Organization: demoCyberSource.ID, Name: "Acme Energy", URL: o.GatewayURL + webhookPaths.CyberSource,
+			HealthCheckURL: o.GatewayURL + webhookPaths.CyberSource + "/health",
+			KeyID:          demoNotificationKey.ID, Key: demoNotificationKey.Secret,
+		}}
 	}
 	if o.Change != nil {
 		o.Change(&config, &card)
@@ -235,13 +250,15 @@ func identities(gatewayURL string) string {
   Clickatell   api_key %s, webhook_secret %s
                SMS and WhatsApp from %s, webhooks to %s
   CyberSource  merchant_id %s, key_id %s, shared_secret %s
+               notifications signed with key %s, secret %s, to %s
 A sender's id is the word behind /webhooks/. WhatsApp templates at Meta and Clickatell: payment_request,
 payment_receipt, payment_cancelled, payment_refunded. docs/simulator.md has all of it as configuration.
 `, demoMeta.PhoneNumberID, demoMeta.WABAID, demoMeta.AccessToken, demoMeta.AppSecret, demoMeta.VerifyToken, gatewayURL+webhookPaths.Meta,
 		demoTwilio.SID, demoTwilio.AuthToken, demoTwilioPhone, gatewayURL+webhookPaths.TwilioSMS, otherTwilioPhone, gatewayURL+webhookPaths.TwilioWhatsApp,
 		otherContents["payment_request"], otherContents["payment_receipt"], otherContents["payment_cancelled"], otherContents["payment_refunded"],
 		otherClickatellKey, otherWebhookSecret, strings.TrimPrefix(otherClickatellPhone, "+"), gatewayURL+webhookPaths.Clickatell,
-		demoCyberSource.ID, demoCyberSource.KeyID, demoCyberSource.SharedSecret)
+		demoCyberSource.ID, demoCyberSource.KeyID, demoCyberSource.SharedSecret,
+		demoNotificationKey.ID, demoNotificationKey.Secret, gatewayURL+webhookPaths.CyberSource)
 }
 
 // Stop ends the world: held calls first, then its listener.
