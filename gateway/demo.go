@@ -108,7 +108,7 @@ func startDemo(ctx context.Context, p process, o demoOptions) (d *demo, err erro
 	d.public = "http://" + listen
 	log := LogConfig{Level: logLevel(o.Verbose), Format: "text"}.Logger(p.stderr)
 	d.outside, err = startWorld(socket, outsideURL, worldOptions{
-		Listen: o.SimulatorListen, GatewayURL: d.public, Pace: demoPace, Others: true, Log: log,
+		Listen: o.SimulatorListen, GatewayURL: d.public, Pace: demoPace, Others: true, Notify: true, Log: log,
 		Title: "Paythread demo", Steps: demoSteps(), Links: demoLinks(d.public, o.AdminListen),
 	})
 	if err != nil {

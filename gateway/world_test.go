@@ -48,7 +48,7 @@ func newDocumentedStage(t *testing.T, senders ...map[string]string) *stage {
 		t.Fatal(err)
 	}
 	s.outside, err = startWorld(socket, url, worldOptions{
-		GatewayURL: s.public, Pace: 10 * time.Millisecond, Others: true, Log: slog.New(slog.DiscardHandler),
+		GatewayURL: s.public, Pace: 10 * time.Millisecond, Others: true, Notify: true, Log: slog.New(slog.DiscardHandler),
 		Change: func(_ *simulator.Config, c *cybersource.Config) { c.SearchDelay = -1 },
 	})
 	if err != nil {
@@ -85,6 +85,7 @@ func newDocumentedStage(t *testing.T, senders ...map[string]string) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.stopGateway)
+	s.money = checkMoney(t, url, s.config)
 	s.startGateway()
 	return s
 }
