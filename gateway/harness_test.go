@@ -120,6 +120,7 @@ type rig struct {
 	config string
 	env    []string
 	agent  *http.Client
+	money  *moneyChecker
 
 	mu       sync.Mutex
 	gateways []*gatewayProcess
@@ -161,6 +162,9 @@ func newRig(t *testing.T, store rigRedis, change ...func(*rigOptions)) *rig {
 			s.showLogs()
 		}
 	})
+	config, err := loadConfig(s.config, s.env)
+	s.must(err)
+	s.money = checkMoney(t, s.world.URL, config)
 	return s
 }
 
@@ -545,6 +549,7 @@ type asked struct {
 	Channel string
 	Amount  string // in ZAR
 	Key     string // Idempotency-Key; empty: none
+	Hold    bool   // the money is only held
 }
 
 // ask asks for a payment and returns the payment request's id.
@@ -554,6 +559,9 @@ func (s *rig) ask(d asked) (string, error) {
 		"order": d.Order, "phone": d.Phone, "channel": d.Channel,
 		"line_items": []any{map[string]any{"name": "Service", "quantity": 1, "unit_price": amount, "total": amount}},
 		"subtotal":   amount, "tax": map[string]string{"value": "0.00", "currency": "ZAR"}, "total": amount,
+	}
+	if d.Hold {
+		body["capture"] = false
 	}
 	header := http.Header{}
 	if d.Key != "" {
@@ -582,15 +590,20 @@ type rigRequest struct {
 		State  string `json:"state"`
 		Reason string `json:"reason"`
 	} `json:"attempts"`
-	Operations []struct {
-		Kind  string `json:"kind"`
-		State string `json:"state"`
-	} `json:"operations"`
-	Messages []struct {
+	Operations []rigOperation `json:"operations"`
+	Messages   []struct {
 		ID      string `json:"id"`
 		Purpose string `json:"purpose"`
 		Status  string `json:"status"`
 	} `json:"messages"`
+}
+
+// rigOperation is one of its operations.
+type rigOperation struct {
+	ID    string `json:"id"`
+	Kind  string `json:"kind"`
+	State string `json:"state"`
+	Error string `json:"error"`
 }
 
 // request reads a payment request as the merchant sees it.

@@ -55,6 +55,7 @@ type stage struct {
 	config  *Config
 	app     *App
 	logged  *logBook
+	money   *moneyChecker
 }
 
 // newStage sets the stage and clears it at the end of the test.
@@ -102,6 +103,7 @@ func newStage(t *testing.T, o stageOptions) *stage {
 			t.Logf("the gateway's log:\n%s", s.logged.tail(6000))
 		}
 	})
+	s.money = checkMoney(t, s.outside.URL, s.config)
 	s.startGateway()
 	return s
 }
