@@ -41,6 +41,12 @@ type Store interface {
 	Merchant(id string) (conversations.Merchant, bool)
 	Apply(ctx context.Context, contactID string, event conversations.Event, once conversations.Once) (conversations.Applied, error)
 	Now() time.Time
+	// Contact and the tries are for the limits against card testing; address
+	// is a name that cannot be turned back.
+	Contact(ctx context.Context, id string) (*conversations.Contact, error)
+	MayTry(ctx context.Context, merchantID, address string, limits conversations.CardTesting) error
+	BeginTry(ctx context.Context, merchantID, address string, limits conversations.CardTesting) (conversations.Try, error)
+	EndTry(ctx context.Context, try conversations.Try, declined bool) error
 }
 
 // Links mints and redeems signed links; a *KeyRing does.
@@ -63,6 +69,15 @@ type Options struct {
 	Log             *slog.Logger
 	ChargeWithin    time.Duration // bounds a charge with its answer; default 40 s
 	RecordWithin    time.Duration // bounds the recording of the answer; default 20 s
+	// ClientAddress tells from which address on the internet a call comes;
+	// default: the connection's other end, which may be a proxy.
+	ClientAddress func(*fiber.Ctx) string
+	// Refused is told of each press that a limit against card testing has
+	// refused, and of the last try that a payment request allows.
+	Refused func(limit string)
+	// Charged is told what became of each charge that was sent, or was not sent
+	// in time.
+	Charged func(platform string, result conversations.Result)
 }
 
 // Page is the pay page: the screens a customer sees and the calls that its
@@ -84,6 +99,15 @@ func NewPage(o Options) (*Page, error) {
 	}
 	if o.RecordWithin == 0 {
 		o.RecordWithin = 20 * time.Second
+	}
+	if o.ClientAddress == nil {
+		o.ClientAddress = func(c *fiber.Ctx) string { return c.Context().RemoteIP().String() }
+	}
+	if o.Refused == nil {
+		o.Refused = func(string) {}
+	}
+	if o.Charged == nil {
+		o.Charged = func(string, conversations.Result) {}
 	}
 	return &Page{options: o, render: newRenderer(), log: o.Log}, nil
 }
@@ -128,6 +152,8 @@ type visit struct {
 	request  *conversations.PaymentRequest
 	merchant conversations.Merchant
 	now      time.Time
+	caller   string               // of a press: names the network that it came from
+	limit    *conversations.Error // keeps the customer from trying a card now, as far as is known
 }
 
 // redeem finds the payment request that the address opens.
@@ -175,6 +201,9 @@ func (p *Page) ShowPage(c *fiber.Ctx) error {
 	p.secure(c, false, nil)
 	v, err := p.redeem(c)
 	if err != nil {
+		return p.refusePage(c, err)
+	}
+	if err := p.findLimit(v); err != nil {
 		return p.refusePage(c, err)
 	}
 	body, err := p.render.page(v, p.options.Nonces.Mint(NoncePay, v.request.ID, v.now))
@@ -253,6 +282,9 @@ func (p *Page) newContext(v *visit) (*ready, error) {
 	if !payable(r, v.now) {
 		return nil, errNotPayable
 	}
+	if err := p.mayTry(v); err != nil {
+		return nil, err
+	}
 	alive := 0
 	for _, kept := range r.Contexts {
 		if v.now.Before(kept.ExpiresAt) {
@@ -313,9 +345,11 @@ func (p *Page) ChargeCard(c *fiber.Ctx) error {
 	if err := json.Unmarshal(c.BodyRaw(), &body); err != nil || body.TransientToken == "" {
 		return p.refuseCall(c, v, errUnreadable)
 	}
-	if v.request, err = p.charge(v, body.TransientToken); err != nil {
+	after, err := p.charge(v, body.TransientToken)
+	if err != nil {
 		return p.refuseCall(c, v, err)
 	}
+	v.request = after
 	return p.sendState(c, v, fiber.StatusOK, "")
 }
 
@@ -382,6 +416,7 @@ func (p *Page) press(c *fiber.Ctx) (*visit, error) {
 	if !sameOrigin(c, originOf(v.merchant.PublicURL)) || !p.options.Nonces.Check(NoncePay, v.request.ID, nonceOf(c), v.now) {
 		return nil, errForeign
 	}
+	v.caller = p.caller(c, v.merchant.ID)
 	return v, nil
 }
 
@@ -457,7 +492,11 @@ func (p *Page) secure(c *fiber.Ctx, live bool, origins []string) {
 // sendState answers with the State, and with why a call was refused if code
 // is not empty.
 func (p *Page) sendState(c *fiber.Ctx, v *visit, status int, code string) error {
-	state, err := p.render.texts.stateOf(v.request, v.merchant, p.options.Store.Now())
+	v.now = p.options.Store.Now()
+	if err := p.findLimit(v); err != nil {
+		return p.refuseCall(c, nil, err)
+	}
+	state, err := p.render.texts.stateOf(v)
 	if err != nil {
 		return p.refuseCall(c, nil, err)
 	}
@@ -517,6 +556,10 @@ func (p *Page) refusePage(c *fiber.Ctx, err error) error {
 // refuseCall answers the page's script. Where the request's state is the
 // reason, the State says it.
 func (p *Page) refuseCall(c *fiber.Ctx, v *visit, err error) error {
+	var no *limited
+	if v != nil && errors.As(err, &no) {
+		return p.refuseLimited(c, v, no)
+	}
 	r := p.logRefusal(c, err)
 	if v != nil && r.status == fiber.StatusConflict {
 		return p.sendState(c, v, r.status, r.code)

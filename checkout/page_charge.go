@@ -30,40 +30,76 @@ const reasonNotSent = "not_sent_in_time"
 func (p *Page) charge(v *visit, token string) (*conversations.PaymentRequest, error) {
 	r := v.request
 	if !payable(r, v.now) {
+		if failed(r) {
+			p.noteRefused(v, LimitRequest)
+		}
 		return r, nil
 	}
 	platform, ok := p.options.Platform(r.MerchantID)
 	if !ok {
 		return nil, errNoPlatform
 	}
+	// Before the token's signature, which costs more to check.
+	try, err := p.beginTry(v)
+	if err != nil {
+		// Behind another press of the same customer's, that one's outcome is
+		// what they wait for.
+		if now, ended := p.current(r.ID); ended == nil && !payable(now, p.options.Store.Now()) {
+			return now, nil
+		}
+		return nil, err
+	}
+	after, result, err := p.attempt(v, platform, token)
+	p.endTry(v, try, result.Outcome)
+	if err == nil && failed(after) {
+		p.noteRefused(v, LimitRequest)
+	}
+	return after, err
+}
+
+// failed tells whether the merchant's most attempts were made.
+func failed(r *conversations.PaymentRequest) bool {
+	return r.Lifecycle == conversations.Failed && r.Reason == conversations.ReasonTooManyAttempts
+}
+
+// attempt starts one and charges. The result is empty if nothing was charged.
+func (p *Page) attempt(v *visit, platform platforms.Platform, token string) (*conversations.PaymentRequest, conversations.Result, error) {
+	r := v.request
+	var none conversations.Result
 	checked, err := platform.CheckToken(token, r.Contexts, v.now)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errTokenRefused, err)
+		return nil, none, fmt.Errorf("%w: %w", errTokenRefused, err)
 	}
 	started, err := p.start(r, checked, token)
 	if err != nil {
 		// Not known whether it was committed, so nothing may be charged. If it
 		// was, the recovery timer finds that the platform knows of nothing.
-		return nil, fmt.Errorf("start attempt: %w", err)
+		return nil, none, fmt.Errorf("start attempt: %w", err)
+	}
+	if started.Refused != nil && limitReasons[started.Refused.Reason] != "" {
+		return nil, none, &limited{limitReasons[started.Refused.Reason], started.Refused}
 	}
 	if started.Duplicate || started.Refused != nil {
-		return p.current(r.ID)
+		now, err := p.current(r.ID)
+		return now, none, err
 	}
 	attempt := latest(started.Request)
 	if attempt == nil {
-		return nil, errors.New("start attempt: the store returned no attempt")
+		return nil, none, errors.New("start attempt: the store returned no attempt")
 	}
 	result := p.send(platform, platforms.ChargeRequest{Attempt: *attempt, Request: started.Request, TransientToken: token})
+	p.options.Charged(attempt.Platform, result)
 	answered, err := p.record(r, attempt, result)
 	if err != nil {
 		// It stays processing; the recovery timer asks the platform.
 		p.log.Error("outcome of a charge not recorded", "payment_request_id", r.ID, "attempt", attempt.Code, "outcome", string(result.Outcome), "error", err)
-		return started.Request, nil
+		return started.Request, result, nil
 	}
 	if answered.Request == nil {
-		return p.current(r.ID)
+		now, err := p.current(r.ID)
+		return now, result, err
 	}
-	return answered.Request, nil
+	return answered.Request, result, nil
 }
 
 // start commits AttemptStarted. A token starts one attempt at most: the second

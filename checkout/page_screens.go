@@ -26,10 +26,12 @@ type State struct {
 	Reason    string                  `json:"reason,omitempty"`
 	Attempt   *AttemptView            `json:"attempt,omitempty"` // the last one
 	Opened    bool                    `json:"opened"`
-	PayBy     *time.Time              `json:"pay_by,omitempty"` // end of the window to pay, once opened
-	CanRetry  bool                    `json:"can_retry"`        // a card may be entered now, or again
-	Receipt   bool                    `json:"receipt"`          // there is a receipt to be viewed
-	Now       time.Time               `json:"now"`              // the store's clock
+	PayBy     *time.Time              `json:"pay_by,omitempty"`   // end of the window to pay, once opened
+	CanRetry  bool                    `json:"can_retry"`          // a card may be entered now, or again
+	RetryAt   *time.Time              `json:"retry_at,omitempty"` // a card may be entered again then
+	Wait      string                  `json:"wait,omitempty"`     // how long that is, in words
+	Receipt   bool                    `json:"receipt"`            // there is a receipt to be viewed
+	Now       time.Time               `json:"now"`                // the store's clock
 }
 
 // AttemptView is what the page tells of an attempt.
@@ -42,7 +44,6 @@ type AttemptView struct {
 // lasting are the screens of lifecycles that need no second look. Texts are
 // those of the screen's name with _title and _message.
 var lasting = map[conversations.Lifecycle]struct{ screen, mark string }{
-	conversations.Processing:        {"processing", "wait"},
 	conversations.Paid:              {"paid", "ok"},
 	conversations.Authorized:        {"authorized", "ok"},
 	conversations.InReview:          {"in_review", "hold"},
@@ -52,13 +53,72 @@ var lasting = map[conversations.Lifecycle]struct{ screen, mark string }{
 	conversations.Refunded:          {"refunded", "warn"},
 }
 
-// unsuccessful are the ends of an attempt that let the customer try again,
-// with the text that says so.
-var unsuccessful = map[conversations.AttemptState]string{
-	conversations.AttemptDeclined: "declined_message",
-	conversations.AttemptNotTaken: "not_taken_message",
-	conversations.AttemptNotFound: "not_taken_message",
-	conversations.AttemptReversed: "returned_message",
+// words name what a screen says: its texts, and the mark beside them.
+type words struct{ screen, mark, title, message string }
+
+// said names the texts of a screen that is called like them.
+func said(screen, mark string) words {
+	return words{screen, mark, screen + "_title", screen + "_message"}
+}
+
+// underway are the ways in which a payment is being processed. All are one
+// screen to the script, which asks until it is another.
+var underway = map[conversations.AttemptState]words{
+	conversations.AttemptSending:        {"processing", "wait", "processing_title", "processing_message"},
+	conversations.AttemptUnsettled:      {"processing", "wait", "unsettled_title", "unsettled_message"},
+	conversations.AttemptAuthenticating: {"processing", "wait", "authenticating_title", "authenticating_message"},
+	conversations.AttemptReversing:      {"processing", "hold", "releasing_title", "releasing_message"},
+}
+
+// unsuccessful are the ends of an attempt that let the customer try again.
+var unsuccessful = map[conversations.AttemptState]words{
+	conversations.AttemptDeclined: {"declined", "warn", "declined_title", "declined_message"},
+	conversations.AttemptNotTaken: {"not_taken", "warn", "not_taken_title", "not_taken_message"},
+	conversations.AttemptNotFound: {"not_taken", "warn", "not_taken_title", "not_found_message"},
+	conversations.AttemptReversed: {"declined", "warn", "declined_title", "returned_message"},
+}
+
+// advice is what a customer can do about a decline, by the platform's word.
+// It never says what is wrong with a card: who tries stolen ones would learn
+// which of their numbers, dates and codes are right. So one advice stands for
+// several words, and what was stolen, lost, blocked or thought to be a fraud is
+// not here at all.
+var advice = map[string]string{
+	"INVALID_ACCOUNT": "declined_details", "INVALID_CVN": "declined_details", "CVN_NOT_MATCH": "declined_details",
+	"CV_FAILED": "declined_details", "EXPIRED_CARD": "declined_details", "AVS_FAILED": "declined_details",
+	"INSUFFICIENT_FUND": "declined_another", "EXCEEDS_CREDIT_LIMIT": "declined_another", "UNAUTHORIZED_CARD": "declined_another",
+	"CONTACT_PROCESSOR":  "declined_bank",
+	"ISSUER_UNAVAILABLE": "declined_later", "PROCESSOR_UNAVAILABLE": "declined_later", "PROCESSOR_ERROR": "declined_later",
+	"PROCESSOR_TIMEOUT":                "declined_later",
+	"CONSUMER_AUTHENTICATION_REQUIRED": "declined_unconfirmed", "CONSUMER_AUTHENTICATION_FAILED": "declined_unconfirmed",
+	"authentication_abandoned": "declined_unconfirmed",
+}
+
+// endOf names what is said of an attempt that came to nothing, and false for
+// any other.
+func endOf(a conversations.Attempt) (words, bool) {
+	w, ok := unsuccessful[a.State]
+	if !ok {
+		return w, false
+	}
+	known := advice[a.Result.Reason]
+	switch {
+	case a.State == conversations.AttemptDeclined && a.Result.Final:
+		w.message = "declined_another" // the bank will never approve this one
+	case a.State == conversations.AttemptDeclined && known != "":
+		w.message = known
+	case a.State == conversations.AttemptNotTaken && known == "declined_unconfirmed":
+		w = words{"declined", "warn", "declined_title", known}
+	}
+	return w, true
+}
+
+// limits are the screens of the limits against card testing.
+var limits = map[string]words{
+	conversations.ReasonTooSoon:         said("too_soon", "hold"),
+	conversations.ReasonTooManyDeclines: {"too_many", "stop", "too_many_title", "too_many_declines"},
+	conversations.ReasonTooManyTries:    {"too_many", "stop", "too_many_title", "too_many_tries"},
+	conversations.ReasonTooManyAttempts: said("failed", "stop"),
 }
 
 // payable tells whether the customer may enter a card now: the request is
@@ -69,27 +129,41 @@ func payable(r *conversations.PaymentRequest, now time.Time) bool {
 
 // stateOf reads the state of a request's page. It never trusts that a timer
 // has fired: a window that is over reads as over.
-func (t texts) stateOf(r *conversations.PaymentRequest, m conversations.Merchant, now time.Time) (State, error) {
+func (t texts) stateOf(v *visit) (State, error) {
+	r := v.request
 	s := State{
 		Lifecycle: r.Lifecycle, Reason: r.Reason, Opened: r.PayBy != nil, PayBy: r.PayBy,
-		CanRetry: payable(r, now), Receipt: r.Receipt != nil, Now: now.UTC(),
+		CanRetry: payable(r, v.now) && v.limit == nil, Receipt: r.Receipt != nil, Now: v.now.UTC(),
 	}
-	title, message := t.screenOf(r, now, &s)
-	words := []any{"merchant", m.Name, "amount", r.Order.Total}
+	w := screenOf(v)
+	s.Screen, s.Mark = w.screen, w.mark
+	of := func(minor int64) conversations.Money {
+		return conversations.Money{Minor: minor, Currency: r.Order.Total.Currency}
+	}
+	fill := []any{
+		"merchant", v.merchant.Name, "amount", r.Order.Total, "captured", of(r.CapturedMinor), "refunded", of(r.RefundedMinor),
+	}
 	var err error
-	if s.Title, err = t.text(title, words...); err != nil {
+	if s.Title, err = t.text(w.title, fill...); err != nil {
 		return State{}, err
 	}
-	if message != "" {
-		if s.Message, err = t.text(message, words...); err != nil {
+	if w.message != "" {
+		if s.Message, err = t.text(w.message, fill...); err != nil {
+			return State{}, err
+		}
+	}
+	if w.screen == "too_soon" && v.limit.RetryAt != nil {
+		at := v.limit.RetryAt.UTC()
+		s.RetryAt = &at
+		if s.Wait, err = t.duration(at.Sub(v.now)); err != nil {
 			return State{}, err
 		}
 	}
 	if n := len(r.Attempts); n > 0 {
 		last := r.Attempts[n-1]
 		s.Attempt = &AttemptView{N: last.N, State: last.State}
-		if key := attemptText(last); key != "" {
-			if s.Attempt.Text, err = t.text(key, words...); err != nil {
+		if end, ok := endOf(last); ok {
+			if s.Attempt.Text, err = t.text(end.message, fill...); err != nil {
 				return State{}, err
 			}
 		}
@@ -97,57 +171,73 @@ func (t texts) stateOf(r *conversations.PaymentRequest, m conversations.Merchant
 	return s, nil
 }
 
-// attemptText names the text for an attempt that came to nothing, or "".
-func attemptText(a conversations.Attempt) string {
-	if a.State == conversations.AttemptDeclined && a.Result.Final {
-		return "declined_final"
+// duration returns how long something takes, in words and rounded up: never
+// one of anything, so that no language needs two forms.
+func (t texts) duration(d time.Duration) (string, error) {
+	for _, unit := range []struct {
+		key        string
+		one, below time.Duration
+	}{{"seconds", 5 * time.Second, 90 * time.Second}, {"minutes", time.Minute, 90 * time.Minute}, {"hours", time.Hour, 1 << 62}} {
+		if d <= unit.below {
+			n := max(1, int64((d+unit.one-1)/unit.one))
+			if unit.key == "seconds" {
+				n *= 5
+			}
+			return t.text(unit.key, "n", n)
+		}
 	}
-	return unsuccessful[a.State]
+	return "", nil // no time is longer
 }
 
-// screenOf fills in the screen and its mark, and names its texts.
-func (t texts) screenOf(r *conversations.PaymentRequest, now time.Time, s *State) (title, message string) {
-	show := func(screen, mark string) (string, string) {
-		s.Screen, s.Mark = screen, mark
-		return screen + "_title", screen + "_message"
-	}
-	expired := func(reason string) (string, string) {
-		title, _ := show("expired", "hold")
-		if reason == conversations.ReasonNotPaid {
-			return title, "expired_not_paid"
+// screenOf says which screen a request's page shows.
+func screenOf(v *visit) words {
+	r := v.request
+	expired := func(message string) words { return words{"expired", "hold", "expired_title", message} }
+	switch {
+	case r.Lifecycle == conversations.Processing:
+		if a := r.InFlight(); a != nil {
+			if w, ok := underway[a.State]; ok {
+				return w
+			}
 		}
-		return title, "expired_not_opened"
-	}
-	if r.Reason == conversations.ReasonReversing && (r.Lifecycle == conversations.Paid || r.Lifecycle == conversations.Authorized) {
-		return show("reversing", "warn")
+		return said("processing", "wait")
+	case r.Reason == conversations.ReasonReversing && (r.Lifecycle == conversations.Paid || r.Lifecycle == conversations.Authorized):
+		return said("reversing", "warn")
+	case r.Lifecycle == conversations.Paid && r.CapturedMinor > 0 && r.CapturedMinor < r.Order.Total.Minor:
+		return words{"paid", "ok", "paid_title", "paid_partly"}
 	}
 	if known, ok := lasting[r.Lifecycle]; ok && (r.Lifecycle != conversations.Failed || !r.Superseded) {
-		return show(known.screen, known.mark)
+		return said(known.screen, known.mark)
 	}
 	switch {
 	case r.Lifecycle == conversations.Cancelled && r.Reason == conversations.ReasonAlreadyPaid:
-		return show("already_paid", "ok")
+		return said("already_paid", "ok")
 	case r.Superseded:
-		return show("superseded", "warn")
+		return said("superseded", "warn")
 	case r.Lifecycle == conversations.Cancelled:
-		return show("cancelled", "stop")
+		return said("cancelled", "stop")
+	case r.Lifecycle == conversations.Expired && r.Reason == conversations.ReasonNotPaid:
+		return expired("expired_not_paid")
 	case r.Lifecycle == conversations.Expired:
-		return expired(r.Reason)
+		return expired("expired_not_opened")
 	case r.Lifecycle != conversations.Open:
-		return show("unavailable", "warn") // a lifecycle that this version does not know
-	case r.PayBy == nil && !now.Before(r.OpenBy):
-		return expired(conversations.ReasonNotOpened)
-	case r.PayBy != nil && !s.CanRetry:
-		return expired(conversations.ReasonNotPaid)
+		return said("unavailable", "warn") // a lifecycle that this version does not know
+	case r.PayBy == nil && !v.now.Before(r.OpenBy):
+		return expired("expired_not_opened")
+	case r.PayBy != nil && !payable(r, v.now):
+		return expired("expired_not_paid")
 	}
-	if n := len(r.Attempts); n > 0 {
-		if text := attemptText(r.Attempts[n-1]); text != "" {
-			title, _ := show("declined", "warn")
-			return title, text
+	if v.limit != nil {
+		if w, ok := limits[v.limit.Reason]; ok {
+			return w
 		}
 	}
-	s.Screen = "ask"
-	return "ask_title", ""
+	if n := len(r.Attempts); n > 0 {
+		if w, ok := endOf(r.Attempts[n-1]); ok {
+			return w
+		}
+	}
+	return words{screen: "ask", title: "ask_title"}
 }
 
 // sum is one row under the line items.
@@ -238,7 +328,7 @@ func sourceHash(source string) string {
 
 // page renders the page of a payment request.
 func (r *renderer) page(v *visit, nonce string) ([]byte, error) {
-	state, err := r.texts.stateOf(v.request, v.merchant, v.now)
+	state, err := r.texts.stateOf(v)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +338,7 @@ func (r *renderer) page(v *visit, nonce string) ([]byte, error) {
 	}
 	return r.render(view{
 		PageTitle: title, Merchant: v.merchant, Initial: initial(v.merchant.Name), Sandbox: v.request.Sandbox || v.merchant.Sandbox,
-		Live: true, NeedsScript: state.Screen == "ask" || state.CanRetry, Nonce: nonce,
+		Live: true, NeedsScript: state.Screen == "ask" || state.CanRetry || state.RetryAt != nil, Nonce: nonce,
 		// Relative, because the public address may have a path before /pay.
 		ReceiptAction: v.token + "/receipt",
 		Request:       v.request, State: state, Sums: r.texts.sumsOf(v.request.Order), ScriptTexts: r.texts.forScript(),

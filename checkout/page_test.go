@@ -50,6 +50,10 @@ type memoryStore struct {
 	kinds     []conversations.EventKind // what was committed, refused ones too
 	// before and after, when set, may fail an Apply before or after its effect.
 	before, after func(conversations.Event) error
+	// tries are what was counted for addresses; refuseTry, when set, is the
+	// answer to whoever asks for one.
+	tries     []string
+	refuseTry error
 }
 
 func (s *memoryStore) Now() time.Time {
@@ -127,6 +131,41 @@ func (s *memoryStore) Apply(_ context.Context, contactID string, event conversat
 		}
 	}
 	return applied, nil
+}
+
+func (s *memoryStore) Contact(_ context.Context, id string) (*conversations.Contact, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.contacts[id]; ok {
+		return c, nil
+	}
+	return nil, conversations.NotFound("contact")
+}
+
+func (s *memoryStore) MayTry(context.Context, string, string, conversations.CardTesting) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refuseTry
+}
+
+func (s *memoryStore) BeginTry(_ context.Context, merchantID, address string, _ conversations.CardTesting) (conversations.Try, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tries = append(s.tries, "begin "+merchantID+" "+address)
+	return conversations.Try{}, s.refuseTry
+}
+
+func (s *memoryStore) EndTry(_ context.Context, _ conversations.Try, declined bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tries = append(s.tries, map[bool]string{true: "declined", false: "given back"}[declined])
+	return nil
+}
+
+func (s *memoryStore) counted() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.tries)
 }
 
 func (s *memoryStore) events() []conversations.EventKind {
@@ -247,6 +286,10 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+var cardTesting = conversations.CardTesting{
+	Window: 24 * time.Hour, ContactTries: 10, AddressTries: 30, FreeDeclines: 3, FirstDelay: 10 * time.Second, LongestDelay: time.Hour,
+}
+
 type setting func(*house, *checkout.Options)
 
 func secrets(of ...string) func() [][]byte {
@@ -299,7 +342,7 @@ func newHouse(t *testing.T, settings ...setting) *house {
 		}
 		h.store.merchants[id] = conversations.Merchant{
 			ID: id, Name: "Acme Tea & Co", Contact: "help@acme.example", PublicURL: public, Sandbox: true, Country: "ZA", Locale: "en-ZA",
-			MaxAttempts: 3, Senders: map[conversations.Channel]string{conversations.WhatsApp: "wa1"},
+			MaxAttempts: 3, CardTesting: cardTesting, Senders: map[conversations.Channel]string{conversations.WhatsApp: "wa1"},
 		}
 	}
 	page, err := checkout.NewPage(o)
@@ -333,6 +376,17 @@ func (h *house) add(id string, change func(*conversations.PaymentRequest)) *conv
 		Consent:   map[conversations.Channel]conversations.Consent{},
 	}
 	return r
+}
+
+// decline notes so many declines of the customer, the last one some time ago.
+func (h *house) decline(contactID string, n int, ago time.Duration) {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	c := *h.store.contacts[contactID]
+	for i := range n {
+		c.Declines = append(c.Declines, h.store.now.Add(-ago-time.Duration(n-1-i)*time.Minute))
+	}
+	h.store.contacts[contactID] = &c
 }
 
 // opened is a request whose window to pay runs and that has a context.
@@ -692,7 +746,9 @@ func TestCharge(t *testing.T) {
 		{"captured", captured, conversations.Paid, "paid", "", false, true},
 		{"declined", declined, conversations.Open, "declined", "did not approve", true, false},
 		{"declined for good", result(conversations.Result{Outcome: conversations.OutcomeDeclined, Reason: "STOLEN_CARD", Final: true}), conversations.Open, "declined", "another card", true, false},
-		{"not taken", result(conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: "SYSTEM_ERROR"}), conversations.Open, "declined", "could not reach", true, false},
+		{"not taken", result(conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: "SYSTEM_ERROR"}), conversations.Open, "not_taken", "on our side", true, false},
+		{"partly held", result(conversations.Result{Outcome: conversations.OutcomePartial, PaymentID: "p", Amount: zar(100)}), conversations.Processing, "processing", "", false, false},
+		{"refused by risk rules", result(conversations.Result{Outcome: conversations.OutcomeRiskDeclined, Reason: "DECISION_PROFILE_REJECT", PaymentID: "p"}), conversations.Processing, "processing", "", false, false},
 		{"unknown", result(conversations.Result{Outcome: conversations.OutcomeUnknown}), conversations.Processing, "processing", "", false, false},
 		{"nothing said", result(conversations.Result{}), conversations.Processing, "processing", "", false, false},
 		{"in review", result(conversations.Result{Outcome: conversations.OutcomeInReview, PaymentID: "p"}), conversations.InReview, "in_review", "", false, false},
@@ -983,10 +1039,15 @@ func TestViewReceipt(t *testing.T) {
 var screens = map[string]func(*conversations.PaymentRequest){
 	"ask":    nil,
 	"opened": opened,
+	"jpy":    func(r *conversations.PaymentRequest) { inCurrency(r, "JPY") },
+	"kwd":    func(r *conversations.PaymentRequest) { inCurrency(r, "KWD") },
 	"plain": func(r *conversations.PaymentRequest) {
 		r.Order.LineItems, r.Order.Tax, r.Order.Discount, r.Order.Subtotal = nil, zar(0), zar(0), zar(14900)
 	},
-	"processing":         lifecycle(conversations.Processing, ""),
+	"processing":         inFlight(conversations.AttemptSending),
+	"unsettled":          inFlight(conversations.AttemptUnsettled),
+	"authenticating":     inFlight(conversations.AttemptAuthenticating),
+	"releasing":          inFlight(conversations.AttemptReversing),
 	"authorized":         lifecycle(conversations.Authorized, ""),
 	"paid":               lifecycle(conversations.Paid, ""),
 	"being_reversed":     lifecycle(conversations.Paid, conversations.ReasonReversing),
@@ -997,9 +1058,16 @@ var screens = map[string]func(*conversations.PaymentRequest){
 	"cancelled":          lifecycle(conversations.Cancelled, conversations.ReasonByAgent),
 	"already_paid":       lifecycle(conversations.Cancelled, conversations.ReasonAlreadyPaid),
 	"reversed":           lifecycle(conversations.Reversed, ""),
-	"partially_refunded": lifecycle(conversations.PartiallyRefunded, ""),
-	"refunded":           lifecycle(conversations.Refunded, ""),
-	"unknown_lifecycle":  lifecycle("frozen", ""),
+	"paid_partly": func(r *conversations.PaymentRequest) {
+		lifecycle(conversations.Paid, "")(r)
+		r.CapturedMinor = 5000
+	},
+	"partially_refunded": func(r *conversations.PaymentRequest) {
+		lifecycle(conversations.PartiallyRefunded, "")(r)
+		r.RefundedMinor = 4500
+	},
+	"refunded":          lifecycle(conversations.Refunded, ""),
+	"unknown_lifecycle": lifecycle("frozen", ""),
 	"superseded": func(r *conversations.PaymentRequest) {
 		r.Lifecycle, r.Superseded = conversations.Expired, true
 	},
@@ -1007,8 +1075,47 @@ var screens = map[string]func(*conversations.PaymentRequest){
 	"window_over_to_pay":  func(r *conversations.PaymentRequest) { opened(r); r.PayBy = &start },
 	"declined":            attempted(conversations.AttemptDeclined, false),
 	"declined_final":      attempted(conversations.AttemptDeclined, true),
-	"not_taken":           attempted(conversations.AttemptNotTaken, false),
-	"returned":            attempted(conversations.AttemptReversed, false),
+	"declined_details":    because(conversations.AttemptDeclined, "INVALID_CVN"),
+	"declined_another":    because(conversations.AttemptDeclined, "INSUFFICIENT_FUND"),
+	"declined_bank":       because(conversations.AttemptDeclined, "CONTACT_PROCESSOR"),
+	"declined_later":      because(conversations.AttemptDeclined, "ISSUER_UNAVAILABLE"),
+	"unconfirmed":         because(conversations.AttemptNotTaken, "authentication_abandoned"),
+	"not_taken":           because(conversations.AttemptNotTaken, "SYSTEM_ERROR"),
+	"not_found":           because(conversations.AttemptNotFound, ""),
+	"returned":            because(conversations.AttemptReversed, "DECISION_PROFILE_REJECT"),
+	"too_soon":            attempted(conversations.AttemptDeclined, false),
+	"too_many":            attempted(conversations.AttemptDeclined, false),
+}
+
+// declinesOf are how many cards of the customer were declined, for the screens
+// that are about that.
+var declinesOf = map[string]int{"too_soon": 9, "too_many": 10}
+
+// lastDecline is how long ago the last of them was.
+const lastDecline = 20 * time.Second
+
+func because(state conversations.AttemptState, reason string) func(*conversations.PaymentRequest) {
+	return func(r *conversations.PaymentRequest) {
+		attempted(state, false)(r)
+		r.Attempts[0].Result.Reason = reason
+	}
+}
+
+func inFlight(state conversations.AttemptState) func(*conversations.PaymentRequest) {
+	return func(r *conversations.PaymentRequest) {
+		because(state, "")(r)
+		r.Lifecycle = conversations.Processing
+	}
+}
+
+func inCurrency(r *conversations.PaymentRequest, code string) {
+	o := &r.Order
+	for _, m := range []*conversations.Money{&o.Subtotal, &o.Tax, &o.Shipping, &o.Discount, &o.Total} {
+		m.Currency = code
+	}
+	for i := range o.LineItems {
+		o.LineItems[i].UnitPrice.Currency, o.LineItems[i].Total.Currency = code, code
+	}
 }
 
 func lifecycle(l conversations.Lifecycle, reason string) func(*conversations.PaymentRequest) {
@@ -1047,6 +1154,7 @@ func TestScreens(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
 			h.add("r1", change)
+			h.decline("contact-r1", declinesOf[name], lastDecline)
 			token := h.token(t, "r1")
 			a := h.do(t, httptest.NewRequest(http.MethodGet, "/pay/"+token, nil))
 			if a.status != 200 {

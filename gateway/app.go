@@ -161,7 +161,7 @@ func (a *App) buildPages(paid map[string]platforms.Platform, money *moneyMetrics
 		return err
 	}
 	a.checkout, err = checkout.NewPage(checkout.Options{
-		Store: a.store, Links: a.keys, Nonces: nonces, Log: a.log,
+		Store: a.store, Links: a.keys, Nonces: nonces, Log: a.log, ClientAddress: clientAddress(a.config.TrustedProxies),
 		Platform: func(merchantID string) (platforms.Platform, bool) { p, ok := paid[merchantID]; return p, ok },
 		PlatformName: func(merchantID string) string {
 			m, ok := a.config.Merchant(merchantID)

@@ -365,6 +365,9 @@ func aLocale(s string) (string, error) {
 }
 
 func aCurrency(s string) (string, error) {
+	if successor := conversations.CurrencySuccessor(s); successor != "" {
+		return "", fmt.Errorf("want %s, which has taken its place", successor)
+	}
 	if _, ok := conversations.CurrencyDigits(s); !ok {
 		return "", fmt.Errorf("want an ISO 4217 currency code, such as ZAR")
 	}

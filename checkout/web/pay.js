@@ -16,6 +16,7 @@
   let form = null; // the card form that is shown: {checkout, issuedAt, timers}
   let told = false; // the last two minutes were announced
   let ended = null; // the end of the window that the server was asked about
+  let askWait = 0; // when the server may be asked again whether a wait is over
   let waiting = 0; // which round of polling is the current one
 
   class Answer extends Error {
@@ -65,15 +66,18 @@
     say(heading.textContent + ". " + (words || ""));
   }
 
-  function outcome(name, mark, title, message, receipt, again) {
+  // outcome shows a screen that says something; next has the server's words.
+  function outcome(next) {
     closeForm();
-    const heading = swap(name, "t-outcome");
-    main.querySelector(".mark").dataset.kind = mark;
-    heading.textContent = title;
-    main.querySelector(".message").textContent = message;
-    $("receipt").hidden = !receipt;
-    $("again").hidden = !again;
-    announce(heading, message);
+    const heading = swap(next.screen, "t-outcome"), wait = $("wait");
+    main.querySelector(".mark").dataset.kind = next.mark;
+    heading.textContent = next.title;
+    main.querySelector(".message").textContent = next.message;
+    wait.hidden = !next.retry_at;
+    $("wait-left").textContent = next.wait || "";
+    $("receipt").hidden = !next.receipt;
+    $("again").hidden = !next.can_retry;
+    announce(heading, next.message + (next.retry_at ? " " + wait.textContent : ""));
   }
 
   // render shows what the server says.
@@ -85,7 +89,7 @@
       closeForm();
       announce(swap("ask", "t-ask"));
     } else {
-      outcome(next.screen, next.mark, next.title, next.message, next.receipt, next.can_retry);
+      outcome(next);
     }
     tick();
     if (next.screen === "processing") poll();
@@ -94,13 +98,13 @@
   function trouble(why) {
     busy = false;
     waiting++;
-    outcome("trouble", "warn", text.js_trouble_title, text["js_trouble_" + why], false, true);
+    outcome({ screen: "trouble", mark: "warn", title: text.js_trouble_title, message: text["js_trouble_" + why], can_retry: true });
     tick();
   }
   function stale() {
     busy = false;
     waiting++;
-    outcome("stale", "warn", text.js_stale_title, text.js_stale_message, false, false);
+    outcome({ screen: "stale", mark: "warn", title: text.js_stale_title, message: text.js_stale_message });
     tick();
   }
 
@@ -240,7 +244,7 @@
     const before = tries(state);
     busy = true;
     waiting++;
-    outcome("processing", "wait", text.js_processing_title, text.js_processing_message, false, false);
+    outcome({ screen: "processing", mark: "wait", title: text.js_processing_title, message: text.js_processing_message });
     tick();
     try {
       render(await call("/charge", { transient_token: token }, 90000));
@@ -274,7 +278,11 @@
         continue;
       }
       if (round !== waiting) return;
-      if (next.screen === "processing") continue;
+      if (next.screen === "processing") {
+        // There are several ways to wait: another one has a heading of its own.
+        if (next.title !== main.querySelector("h1").textContent) return render(next);
+        continue;
+      }
       if (before !== undefined && next.can_retry && tries(next) === before) {
         if (++unheard < 3) continue;
         state = next;
@@ -305,28 +313,54 @@
     extend.busy = false;
   }
 
-  // tick shows the time left, and offers more of it two minutes before the end.
+  // tick runs while there is a time to show.
   function tick() {
     clearTimeout(tick.timer);
+    const runs = [windowLeft(), waitLeft()];
+    if (runs.includes(true)) tick.timer = setTimeout(tick, 1000 - ((Date.now() + skew) % 1000) + 20);
+  }
+
+  const until = (time) => Date.parse(time) - Date.now() - skew;
+  function inDigits(time) {
+    const seconds = Math.max(0, Math.ceil(time / 1000)), two = (n) => String(Math.floor(n)).padStart(2, "0");
+    return (seconds < 3600 ? Math.floor(seconds / 60) : Math.floor(seconds / 3600) + ":" + two((seconds % 3600) / 60)) + ":" + two(seconds % 60);
+  }
+
+  // windowLeft shows the time left to pay, and offers more of it two minutes
+  // before the end.
+  function windowLeft() {
     const clock = $("clock");
-    const runs = state.pay_by && state.can_retry && ["ask", "declined", "card", "trouble"].includes(screen);
-    clock.hidden = !runs;
-    if (!runs) return;
-    const left = Date.parse(state.pay_by) - Date.now() - skew;
-    const seconds = Math.max(0, Math.ceil(left / 1000));
-    $("left").textContent = Math.floor(seconds / 60) + ":" + String(seconds % 60).padStart(2, "0");
-    const last = left <= 120000;
+    const shown = state.pay_by && (state.can_retry || state.retry_at) &&
+      ["ask", "declined", "not_taken", "too_soon", "card", "trouble"].includes(screen);
+    clock.hidden = !shown;
+    if (!shown) return false;
+    const left = until(state.pay_by), last = left <= 120000;
+    $("left").textContent = inDigits(left);
     clock.classList.toggle("last", last);
     $("extend").hidden = !last;
     if (last && !told) {
       told = true;
       say(text.js_two_minutes);
     }
-    if (left > 0) tick.timer = setTimeout(tick, 1000 - ((Date.now() + skew) % 1000) + 20);
-    else if (ended !== state.pay_by) {
+    if (left > 0) return true;
+    if (ended !== state.pay_by) {
       ended = state.pay_by;
       refresh(true);
     }
+    return false;
+  }
+
+  // waitLeft shows how long the next try has to wait. When that is over the
+  // server is asked for the screen, and again if its clock is behind.
+  function waitLeft() {
+    if (screen !== "too_soon" || !state.retry_at) return false;
+    const left = until(state.retry_at);
+    $("wait-left").textContent = inDigits(left);
+    if (left <= 0 && Date.now() > askWait) {
+      askWait = Date.now() + 5000;
+      refresh(false);
+    }
+    return true;
   }
 
   // refresh takes the server's word, when the page comes back and when the

@@ -111,6 +111,7 @@ merchants:{{range .Merchants}}
     public_url: {{$.Public}}
     environment: sandbox
     country: ZA
+    card_testing: {contact_tries: 10000, address_tries: 100000, free_declines: 1000}
     api_keys: [{name: bench, secret: {{.ID}}{{$.Key}}}]
     senders:
       - id: {{.ID}}-sender
