@@ -1,6 +1,7 @@
 package receipts
 
 import (
+	"slices"
 	"strings"
 
 	"paythread/conversations"
@@ -25,9 +26,9 @@ var mayBeTaken = map[conversations.Lifecycle]bool{
 	conversations.Authorized: true, conversations.Paid: true, conversations.PartiallyRefunded: true,
 }
 
-// balanceOf reads the totals of a payment request. A void takes from what was
-// captured and adds to what was reversed, so the voids are told apart by the
-// operations.
+// balanceOf reads the totals of a payment request, which are never more than is
+// possible. A void takes from what was captured and adds to what was reversed, so
+// the voids are told apart by the operations.
 func balanceOf(r *conversations.PaymentRequest) balance {
 	b := balance{currency: r.Receipt.Paid.Currency, approved: r.Receipt.Paid.Minor, refunded: r.RefundedMinor}
 	var voided int64
@@ -37,6 +38,7 @@ func balanceOf(r *conversations.PaymentRequest) balance {
 		}
 		under := op.State == conversations.OperationPending || op.State == conversations.OperationUnsettled
 		switch {
+		case undoesRefund(r, op):
 		case op.Kind == conversations.OperationVoid && op.State == conversations.OperationSucceeded:
 			voided += op.Amount.Minor
 		case under && (op.Kind == conversations.OperationVoid || op.Kind == conversations.OperationRefund):
@@ -45,9 +47,8 @@ func balanceOf(r *conversations.PaymentRequest) balance {
 			b.releasing += op.Amount.Minor
 		}
 	}
-	b.taken = max(0, r.CapturedMinor+voided)
-	b.approved = max(b.approved, b.taken)
-	b.returned = min(b.taken, b.refunded+voided)
+	b.taken = min(b.approved, r.CapturedMinor+voided)
+	b.returned = b.taken - (r.CapturedMinor - r.RefundedMinor)
 	if mayBeTaken[r.Lifecycle] {
 		b.held = max(0, b.approved-b.taken-max(0, r.ReversedMinor-voided))
 	}
@@ -55,6 +56,14 @@ func balanceOf(r *conversations.PaymentRequest) balance {
 	// Somebody may have done elsewhere what is still under way here.
 	b.returning, b.releasing = min(b.returning, b.left()), min(b.releasing, b.held)
 	return b
+}
+
+// undoesRefund tells whether an operation is the void of a refund: somebody at
+// the platform kept the money after all.
+func undoesRefund(r *conversations.PaymentRequest, op conversations.Operation) bool {
+	return op.Kind == conversations.OperationVoid && slices.ContainsFunc(r.Operations, func(other conversations.Operation) bool {
+		return other.Kind == conversations.OperationRefund && other.ResultID != "" && other.ResultID == op.PaymentID
+	})
 }
 
 // left returns what is paid now.

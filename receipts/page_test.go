@@ -169,6 +169,11 @@ var documents = map[string]func(*conversations.PaymentRequest){
 		later(r, conversations.OperationRefund, 4957, conversations.OperationSucceeded, 24)
 		later(r, conversations.OperationRefund, 9943, conversations.OperationSucceeded, 48)
 	},
+	"refund_stopped": func(r *conversations.PaymentRequest) {
+		later(r, conversations.OperationRefund, 4957, conversations.OperationSucceeded, 24).ResultID = "7799"
+		stopped := later(r, conversations.OperationVoid, 4957, conversations.OperationSucceeded, 25)
+		stopped.PaymentID, stopped.Elsewhere, stopped.Reason = "7799", true, conversations.OperationElsewhere
+	},
 	"being_returned": func(r *conversations.PaymentRequest) {
 		r.Reason = conversations.ReasonReversing
 		later(r, conversations.OperationVoid, 14900, conversations.OperationUnsettled, 1)

@@ -74,7 +74,7 @@ func DocumentOf(r *conversations.PaymentRequest) (*Document, bool) {
 		Late: f.Late, Method: methodOf(f), ApprovalCode: f.ApprovalCode, Reference: f.ReconciliationID,
 	}
 	for _, op := range r.Operations {
-		change, shown := changeOf(op)
+		change, shown := changeOf(r, op)
 		switch {
 		case !shown:
 		case op.Attempt == r.PaidBy:
@@ -94,8 +94,11 @@ func DocumentOf(r *conversations.PaymentRequest) (*Document, bool) {
 
 // changeOf describes an operation for the customer. One that failed changed
 // nothing. Who asked for it, and why, is the merchant's alone.
-func changeOf(op conversations.Operation) (Change, bool) {
+func changeOf(r *conversations.PaymentRequest, op conversations.Operation) (Change, bool) {
 	key := string(op.Kind)
+	if undoesRefund(r, op) {
+		key = "refund_undone"
+	}
 	switch op.State {
 	case conversations.OperationSucceeded:
 	case conversations.OperationPending, conversations.OperationUnsettled:

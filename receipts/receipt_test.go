@@ -130,21 +130,48 @@ func TestReceiptsAddUp(t *testing.T) {
 	}
 }
 
-// addsUp holds one receipt against the totals and returns its stamp.
+// addsUp holds one receipt of a ledger against the totals, as agrees does, and
+// its sums against its rows. It returns the stamp.
 func addsUp(t *testing.T, r *conversations.PaymentRequest) string {
+	t.Helper()
+	agrees(t, r)
+	d, _ := receipts.DocumentOf(r)
+	if !slices.Contains(stamps[r.Lifecycle], d.Stamp) {
+		t.Errorf("%s is stamped %s", r.Lifecycle, d.Stamp)
+	}
+	if len(d.Balance) == 0 {
+		return d.Stamp
+	}
+	changed, sums := map[string]int64{}, map[string]int64{}
+	for _, c := range d.Later {
+		changed[c.Name] += c.Amount.Minor
+	}
+	for _, s := range d.Balance {
+		sums[s.Name] = s.Amount.Minor
+	}
+	taken := sums["Taken"]
+	if sums["Returned"] == 0 {
+		taken = sums["Paid"]
+	}
+	if !r.Receipt.Captured && taken != changed["Taken"] || sums["Returned"] != -(changed["Refunded"]+changed["Given back"]) {
+		t.Errorf("the sums are not those of the rows: %+v", d)
+	}
+	return d.Stamp
+}
+
+// agrees holds one receipt against the totals and against itself, and returns
+// its stamp.
+func agrees(t *testing.T, r *conversations.PaymentRequest) string {
 	t.Helper()
 	d, ok := receipts.DocumentOf(r)
 	if !ok {
 		t.Fatal("there is no receipt")
 	}
 	fail := func(why string) {
-		t.Errorf("%s: %s, operations %+v give %+v", why, r.Lifecycle, r.Operations, d)
+		t.Errorf("%s: %s, captured %d, reversed %d, refunded %d, operations %+v give %+v", why, r.Lifecycle, r.CapturedMinor, r.ReversedMinor, r.RefundedMinor, r.Operations, d)
 	}
-	if !slices.Contains(stamps[r.Lifecycle], d.Stamp) {
-		fail("the stamp is " + d.Stamp)
-	}
-	if d.Amount.Minor <= 0 || d.Amount.Currency != r.Receipt.Paid.Currency {
-		fail("no amount")
+	if d.Amount.Minor <= 0 || d.Amount.Minor > r.Receipt.Paid.Minor || d.Amount.Currency != r.Receipt.Paid.Currency {
+		fail("the amount is none of the payment's")
 	}
 	var shown int
 	changed := map[string]int64{}
@@ -166,44 +193,46 @@ func addsUp(t *testing.T, r *conversations.PaymentRequest) string {
 		return d.Stamp
 	}
 	sums := map[string]int64{}
-	for _, s := range d.Balance {
-		sums[s.Name] = s.Amount.Minor
+	for i, s := range d.Balance {
+		if sums[s.Name] = s.Amount.Minor; s.Total != (i == len(d.Balance)-1) {
+			fail("the last sum is not the total")
+		}
+		if minus := s.Name == "Not taken" || s.Name == "Returned"; s.Amount.Minor != 0 && minus != (s.Amount.Minor < 0) {
+			fail("a sum has the wrong sign")
+		}
 	}
-	last := d.Balance[len(d.Balance)-1]
-	if left := r.CapturedMinor - r.RefundedMinor; !last.Total || last.Amount.Minor != left {
+	last := d.Balance[len(d.Balance)-1].Amount
+	if last.Minor != r.CapturedMinor-r.RefundedMinor {
 		fail("what is left is not that of the totals")
-	}
-	if sums["Returned"] != -(changed["Refunded"] + changed["Given back"]) {
-		fail("what was returned is not the sum of its rows")
 	}
 	taken, returned := sums["Taken"], sums["Returned"] != 0
 	if !returned {
 		taken = sums["Paid"]
 	}
-	if returned && taken+sums["Returned"] != last.Amount.Minor {
+	if returned && taken+sums["Returned"] != last.Minor {
 		fail("taken less returned is not what is left")
 	}
 	if approved, told := sums["Approved"]; told == r.Receipt.Captured || told && approved+sums["Not taken"]-sums["Still held"] != taken {
 		fail("approved less held and not taken is not what was taken")
 	}
-	if !r.Receipt.Captured && taken != changed["Taken"] {
-		fail("what was taken is not the sum of its rows")
-	}
-	sentences := strings.ReplaceAll(strings.Join(d.Standing, " "), "\u00a0", " ")
-	if (d.Stamp == "Paid") != d.Good && d.Stamp != "Paid in part" || d.Stamp != "Paid" && sentences == "" {
+	if good := d.Stamp == "Paid" || d.Stamp == "Paid in part"; good != d.Good || d.Stamp != "Paid" && len(d.Standing) == 0 {
 		fail("the stamp is not explained")
 	}
+	if (d.Stamp == "Refunded" || d.Stamp == "Given back" || d.Stamp == "Released, nothing taken" || d.Stamp == "Approved, not yet taken") && last.Minor != 0 {
+		fail("something is left, and the stamp says that nothing is")
+	}
 	// What was also done elsewhere cannot be on its way once more.
+	sentences := strings.ReplaceAll(strings.Join(d.Standing, " "), "\u00a0", " ")
 	for _, way := range []struct {
 		name, word string
 		most       int64
 		all        bool // then the stamp says so
 	}{
-		{"Being returned", " is being returned", last.Amount.Minor, true},
+		{"Being returned", " is being returned", last.Minor, true},
 		{"Being released", " is being released", sums["Still held"], taken == 0},
 	} {
 		amount := min(changed[way.name], way.most)
-		told := conversations.Money{Minor: amount, Currency: last.Amount.Currency}.String() + way.word
+		told := conversations.Money{Minor: amount, Currency: last.Currency}.String() + way.word
 		if strings.Count(sentences, way.word) != min(1, int(amount)) || amount > 0 && !strings.Contains(sentences, told) {
 			fail("of what is on its way it does not say " + told)
 		}
