@@ -29,6 +29,7 @@ func TestAllowedIsWhatApplyAccepts(t *testing.T) {
 			}
 			if opened {
 				r.PayBy = &end
+				paid(r, !over)
 			}
 			contact := &conversations.Contact{ID: "c_0a", MerchantID: "acme", Mode: conversations.ModeBot}
 			if out {
@@ -41,6 +42,9 @@ func TestAllowedIsWhatApplyAccepts(t *testing.T) {
 			}
 			for action, event := range map[string]conversations.Event{
 				"cancel": conversations.CancelRequested{RequestID: r.ID}, "resend": conversations.Resent{RequestID: r.ID}, "extend": conversations.Extended{RequestID: r.ID},
+				"capture": conversations.OperationRequested{RequestID: r.ID, Operation: conversations.OperationCapture},
+				"reverse": conversations.OperationRequested{RequestID: r.ID, Operation: conversations.OperationReversal},
+				"refund":  conversations.OperationRequested{RequestID: r.ID, Operation: conversations.OperationRefund},
 			} {
 				_, effects, err := conversations.Apply(conversations.State{
 					Merchant: testMerchant, Timings: conversations.DefaultTimings(), Contact: contact,
@@ -58,9 +62,44 @@ func TestAllowedIsWhatApplyAccepts(t *testing.T) {
 			}
 		}
 	}
-	if offered["cancel"] == 0 || offered["resend"] == 0 || offered["extend"] == 0 {
-		t.Errorf("offered %v, want each somewhere", offered)
+	for _, action := range []string{"cancel", "resend", "extend", "capture", "reverse", "refund"} {
+		if offered[action] == 0 {
+			t.Errorf("offered %v, want %s somewhere", offered, action)
+		}
 	}
+}
+
+// paid gives a payment request the money that fits its lifecycle: of a sale, or
+// held first.
+func paid(r *conversations.PaymentRequest, sale bool) {
+	total := r.Order.Total
+	attempt := conversations.Attempt{N: 1, State: conversations.AttemptAuthorized, Amount: total, Capture: sale, Result: conversations.Result{PaymentID: "1"}}
+	done := func(kind conversations.OperationKind, minor int64) {
+		r.Operations = append(r.Operations, conversations.Operation{
+			ID: string(kind), Kind: kind, Attempt: 1, PaymentID: "1", ResultID: "1", State: conversations.OperationSucceeded,
+			Amount: conversations.Money{Minor: minor, Currency: total.Currency},
+		})
+	}
+	switch r.Lifecycle {
+	case conversations.InReview:
+		attempt.State = conversations.AttemptInReview
+	case conversations.Paid, conversations.Authorized, conversations.PartiallyRefunded:
+		r.PaidBy, r.AuthorizedMinor = 1, total.Minor
+		r.Receipt = &conversations.Receipt{Captured: sale && r.Lifecycle != conversations.Authorized}
+		if r.Receipt.Captured {
+			attempt.State, r.CapturedMinor = conversations.AttemptCaptured, total.Minor
+		} else if r.Lifecycle != conversations.Authorized {
+			r.CapturedMinor = total.Minor - 100
+			done(conversations.OperationCapture, r.CapturedMinor)
+		}
+		if r.Lifecycle == conversations.PartiallyRefunded {
+			r.RefundedMinor = 100
+			done(conversations.OperationRefund, 100)
+		}
+	default:
+		return
+	}
+	r.Attempts = append(r.Attempts, attempt)
 }
 
 func TestConsentOf(t *testing.T) {

@@ -329,6 +329,7 @@ func TestRandomWalks(t *testing.T) {
 			w := &walk{story: createdStory(t), r: rand.New(rand.NewPCG(seed, 7)), milestones: map[Milestone]bool{}, confirmations: map[Channel]int{}, consent: map[Channel]Consent{}}
 			w.story.heed = w.heed
 			w.state.Merchant.LatePayment = LatePayment{ReverseAfterExpiry: seed%2 == 0, ReverseAfterFailure: seed%3 == 0, ReverseAfterCancellation: seed%5 != 0}
+			w.state.Merchant.ReviewWithin = time.Duration(seed%3) * 2 * time.Hour
 			w.state.Merchant.Fallback = Fallback{OnFailure: seed%4 != 0, After: time.Duration(seed%3) * 20 * time.Minute}
 			for range 200 {
 				w.step()
@@ -348,6 +349,7 @@ type walk struct {
 	consent       map[Channel]Consent // before the event
 	answers       []MessageAnswered   // of every try, for those that come late or twice
 	reports       []StatusReported
+	done          []OperationAnswered // of every try
 }
 
 // heed holds what must be true of one event alone.
@@ -403,10 +405,10 @@ func (w *walk) step() {
 	w.t.Helper()
 	r := w.request()
 	attempt := 1
-	what := w.r.IntN(28)
+	what := w.r.IntN(32)
 	if n := len(r.Attempts); n > 0 {
 		attempt = 1 + w.r.IntN(n)
-	} else if what >= 6 && what <= 9 || what == 15 {
+	} else if what >= 6 && what <= 9 || what == 15 || what >= 30 {
 		what = 3 // there is no attempt to be answered
 	}
 	var e Event
@@ -499,6 +501,28 @@ func (w *walk) step() {
 		}
 		w.do(SendingStarted{MessageID: stale, EntryID: fmt.Sprintf("%d-9", w.entry)})
 		return
+	case 28, 29:
+		kinds := []OperationKind{OperationCapture, OperationReversal, OperationRefund, OperationRefund}
+		asked := OperationRequested{RequestID: theRequest, Operation: kinds[w.r.IntN(len(kinds))]}
+		if asked.Operation != OperationReversal && w.r.IntN(3) != 0 {
+			asked.Amount = zar(1 + w.r.Int64N(15000))
+		}
+		w.do(asked) // twice would be another wish
+		return
+	case 30:
+		e = AttemptNotified{RequestID: theRequest, Attempt: attempt}
+	case 31: // somebody does what the platform would not allow, too
+		kinds := []OperationKind{OperationCapture, OperationReversal, OperationRefund, OperationVoid}
+		w.entry++
+		done := OperationFound{
+			RequestID: theRequest, Attempt: attempt, Operation: kinds[w.r.IntN(len(kinds))], Amount: rand149(1 + w.r.Int64N(14900)),
+			PlatformID: fmt.Sprint("found", w.entry), PaymentID: fmt.Sprint(attempt), At: w.now,
+		}
+		if n := len(r.Operations); n > 0 {
+			about := r.Operations[w.r.IntN(n)]
+			done.Code, done.PaymentID = w.one("", about.ID), w.one(done.PaymentID, about.PaymentID, about.ResultID)
+		}
+		e = done
 	}
 	_, again := e.(AgentWrote)
 	w.do(e)
@@ -549,8 +573,21 @@ func (w *walk) work() {
 		case OutboxInquiry:
 			w.do(AttemptAnswered{RequestID: e.RequestID, Attempt: e.Attempt, Asked: true, EntryID: id, Result: Result{Outcome: walkOutcomes[w.r.IntN(len(walkOutcomes))]}})
 		case OutboxOperation:
-			states := []OperationState{OperationSucceeded, OperationSucceeded, OperationUnsettled, OperationFailed}
-			w.do(OperationAnswered{RequestID: e.RequestID, OperationID: e.Operation, EntryID: id, State: states[w.r.IntN(len(states))]})
+			if w.do(OperationStarted{RequestID: e.RequestID, OperationID: e.Operation, EntryID: id}).Operation == nil {
+				return
+			}
+			states := []OperationState{OperationSucceeded, OperationSucceeded, OperationUnsettled, OperationPending, OperationFailed}
+			answer := OperationAnswered{
+				RequestID: e.RequestID, OperationID: e.Operation, EntryID: id, State: states[w.r.IntN(len(states))],
+				ResultID: w.one("", "at-"+e.Operation), Error: w.one("", "X", ErrorSettled, ErrorUnderReview),
+			}
+			w.done = append(w.done, answer)
+			if w.r.IntN(4) != 0 { // else it dies
+				w.do(answer)
+			}
+			if w.r.IntN(4) == 0 { // an answer that comes late, or twice
+				w.do(w.done[w.r.IntN(len(w.done))])
+			}
 		case OutboxHolder:
 			if w.r.IntN(2) == 0 {
 				w.do(HolderTold{RequestID: e.RequestID, EntryID: id})
@@ -583,6 +620,12 @@ func (w *walk) check() {
 	}
 	if r.AuthorizedMinor < 0 || r.CapturedMinor < 0 || r.ReversedMinor < 0 || r.RefundedMinor < 0 || r.Capturable() < 0 || r.Refundable() < 0 {
 		fail("a total is negative: %+v", r)
+	}
+	if r.CapturedMinor+r.ReversedMinor > r.AuthorizedMinor || r.RefundedMinor > r.CapturedMinor {
+		fail("more was done than there is: %+v", r)
+	}
+	if s := r.sums(); r.PaidBy > 0 && (s != sums{r.CapturedMinor, r.ReversedMinor, r.RefundedMinor, r.Unbalanced}) {
+		fail("the totals are %d, %d, %d, %v; the operations make %+v", r.CapturedMinor, r.ReversedMinor, r.RefundedMinor, r.Unbalanced, s)
 	}
 	if slices.Contains(afterMoney, r.Lifecycle) != (r.PaidBy > 0) || r.PaidBy > 0 && (r.Receipt == nil || !slices.Contains(w.messages(), PurposeReceipt)) {
 		fail("%s, paid by attempt %d, receipt %v, messages %v", r.Lifecycle, r.PaidBy, r.Receipt != nil, w.messages())
