@@ -138,6 +138,7 @@ func newRig(t *testing.T, store rigRedis, change ...func(*rigOptions)) *rig {
 		// machine that is busy.
 		"TIMINGS_SEND_WITHIN": "3s", "TIMINGS_RECOVER_AFTER": "3500ms", "TIMINGS_ASK_AFTER": "4500ms,7s", "TIMINGS_LATE_ASK_AFTER": "9s,12s",
 		"TIMINGS_TOKEN_GRACE": "100ms", "TIMINGS_ECHO_WITHIN": "2s", "TIMINGS_RETRY_OPERATION_IN": "500ms",
+		"TIMINGS_CALL_LIFE": "500ms", "MERCHANTS_ACME_PLATFORM_SEARCH_LAG": "4s",
 	}}
 	for _, c := range change {
 		c(&o)

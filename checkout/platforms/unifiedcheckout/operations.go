@@ -14,8 +14,8 @@ import (
 	"paythread/conversations"
 )
 
-// searchLag is how long the guide lets a transaction take to appear in a
-// search: five tries, five minutes apart.
+// searchLag is the default of search_lag: the guide lets a transaction take five
+// tries, five minutes apart, to appear in a search.
 const searchLag = 25 * time.Minute
 
 // Words of our own for operations, beside those for charges.
@@ -321,7 +321,7 @@ func (p *Platform) mayYetShow(op conversations.Operation) bool {
 	if op.SentBy != nil && op.SentBy.After(sent) {
 		sent = *op.SentBy // it may have waited for days before that
 	}
-	return p.now().Before(sent.Add(searchLag))
+	return p.now().Before(sent.Add(p.searchLag))
 }
 
 // Capture implements platforms.Capturer.
