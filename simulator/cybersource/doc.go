@@ -9,16 +9,22 @@
 //	POST /uc/v1/sessions                       a capture context (bare RS256 JWT)
 //	GET  /flex/v2/public-keys/{kid}            keys of contexts, tokens and results
 //	POST /pts/v2/payments                      authorization or sale
+//	GET  /pts/v2/payments/{id}                 a payment, visible at once
 //	POST /pts/v2/payments/{id}/captures        and /reversals, /refunds, /voids
 //	POST /pts/v2/captures/{id}/refunds         and /voids
 //	POST /pts/v2/refunds/{id}/voids
 //	POST /pts/v2/reversals, /pts/v2/voids      time-out reversal and void, by transactionId
 //	POST /tss/v2/searches, GET .../{id}        search, visible SearchDelay after the transaction
 //	GET  /tss/v2/transactions/{id}             details, with the same delay
+//	POST /kms/egress/v2/keys-sym, keys-asym    keys that sign and encrypt notifications
+//	GET  /notification-subscriptions/v2/products/{org}
+//	POST /notification-subscriptions/v2/webhooks, GET, PATCH, DELETE .../{id}, PUT .../{id}/status
+//	POST /notification-subscriptions/v1/webhooks/{id}   a test delivery
 //
 // The browser's side: the client library under /uc/v1/assets, the card frame under /uc/v1/frames.
 // For scripts and people: POST /cybersource/transient-tokens, GET /cybersource/transactions,
-// POST /cybersource/advance, GET /cybersource/test-cards.
+// POST /cybersource/advance, POST /cybersource/back-office, GET /cybersource/test-cards,
+// GET /cybersource/outcomes, GET and POST /cybersource/subscriptions, POST /cybersource/notifications.
 //
 // # Outcomes
 //
@@ -33,6 +39,15 @@
 // and 4096.00 answer 502. With "paymentech" 2000 answers 502, and 401, 164, 1500, 2201, 2202 to 2205,
 // 2225, 2227, 2229, 2230 and 2836 are refused as its table says. With no processor, amounts decide nothing.
 //
+// What neither card nor amount reaches, a fault rule does, by the name of the outcome: see [Outcomes].
+//
+// # Notifications
+//
+// Who has subscribed is told of authorizations, captures, reversals, refunds and voids, of the end of
+// reviews, and of what the widget completed by itself. A notification that is not answered with 2xx is
+// sent three times more. What the signature covers is set for each subscription, since the documents,
+// the official plug-ins and those who receive notifications differ.
+//
 // # Refusals that the documents leave open
 //
 // An unknown payment in a path is 400 INVALID_DATA for POST and 404 for GET. A reversal whose amount is
@@ -42,7 +57,8 @@
 //
 // # Faults
 //
-// Calls are named cybersource.sessions, .payments, .captures, .reversals, .voids, .refunds, .searches
-// and .transactions; the browser's own are cybersource.tokens and cybersource.complete. A call that is
-// refused takes no fault's effect, but counts as one of the rule's turns.
+// Calls are named cybersource.sessions, .payments, .captures, .reversals, .voids, .refunds, .searches,
+// .transactions, .retrieve, .subscriptions and .keys; the browser's own are cybersource.tokens and
+// cybersource.complete, and what goes out is [CallNotification]. A call that is refused takes no fault's
+// effect, but counts as one of the rule's turns.
 package cybersource
