@@ -126,6 +126,7 @@ type CallbackEndpoint struct {
 	Source      CallbackSource `json:"source"`
 	CreatedAt   time.Time      `json:"created_at"`
 	UpdatedAt   time.Time      `json:"updated_at"`
+	Revision    string         `json:"revision"` // another one after each change
 
 	State       CallbackState    `json:"-"`
 	Reason      string           `json:"-"` // why it is disabled
@@ -319,6 +320,7 @@ func (c *Callbacks) Create(ctx context.Context, merchantID string, in CallbackIn
 // write keeps an endpoint whose definition is still as expected, "" for one
 // that is not there; false if it is not.
 func (c *Callbacks) write(ctx context.Context, e CallbackEndpoint, expected string) (bool, error) {
+	e.Revision = randomText(8)
 	def, err := json.Marshal(e)
 	if err != nil {
 		return false, fmt.Errorf("conversations: writing a callback endpoint: %w", err)
@@ -400,8 +402,8 @@ func (c *Callbacks) Update(ctx context.Context, merchantID, id string, in Callba
 		if e.Source == CallbackFromConfig {
 			return false, errConfigured
 		}
-		if !e.UpdatedAt.Before(at) {
-			return false, nil // a repeat, and perhaps another change after it
+		if e.UpdatedAt.After(at) {
+			return false, nil // a repeat, and another change after the first call
 		}
 		e.UpdatedAt = at
 		in.into(e)
@@ -460,7 +462,7 @@ func (c *Callbacks) Switch(ctx context.Context, merchantID, id string, to Callba
 		if e, err = c.Endpoint(ctx, merchantID, id); err != nil {
 			return e, false, err
 		}
-		if e.State == to || !e.Since.Before(at) {
+		if e.State == to || e.Since.After(at) { // a repeat, perhaps with another wish after the first call
 			return e, false, nil
 		}
 		from := e.State
