@@ -29,7 +29,7 @@ func newLedger(sale bool, currency string) ledger {
 }
 
 func (l ledger) capturable() int64 {
-	if l.r.Lifecycle != conversations.Authorized && l.r.Lifecycle != conversations.Paid {
+	if l.r.Lifecycle == conversations.Reversed || l.r.Lifecycle == conversations.Refunded {
 		return 0
 	}
 	return l.r.AuthorizedMinor - l.r.CapturedMinor - l.r.ReversedMinor
@@ -67,7 +67,9 @@ func (l ledger) with(kind conversations.OperationKind, part bool, state conversa
 	}
 	switch kind {
 	case conversations.OperationCapture:
-		l.r.CapturedMinor, l.r.Lifecycle = l.r.CapturedMinor+amount, conversations.Paid
+		if l.r.CapturedMinor += amount; l.r.Lifecycle == conversations.Authorized {
+			l.r.Lifecycle = conversations.Paid
+		}
 	case conversations.OperationReversal:
 		if l.r.ReversedMinor += amount; l.r.ReversedMinor == l.r.AuthorizedMinor {
 			l.r.Lifecycle = conversations.Reversed
@@ -102,7 +104,7 @@ func TestReceiptsAddUp(t *testing.T) {
 	seen := map[string]int{}
 	var walk func(l ledger, depth int)
 	walk = func(l ledger, depth int) {
-		seen[addsUp(t, &l.r)]++
+		seen[addsUp(t, l)]++
 		if depth == 0 || t.Failed() {
 			return
 		}
@@ -132,8 +134,9 @@ func TestReceiptsAddUp(t *testing.T) {
 
 // addsUp holds one receipt of a ledger against the totals, as agrees does, and
 // its sums against its rows. It returns the stamp.
-func addsUp(t *testing.T, r *conversations.PaymentRequest) string {
+func addsUp(t *testing.T, l ledger) string {
 	t.Helper()
+	r := &l.r
 	agrees(t, r)
 	d, _ := receipts.DocumentOf(r)
 	if !slices.Contains(stamps[r.Lifecycle], d.Stamp) {
@@ -155,6 +158,9 @@ func addsUp(t *testing.T, r *conversations.PaymentRequest) string {
 	}
 	if !r.Receipt.Captured && taken != changed["Taken"] || sums["Returned"] != -(changed["Refunded"]+changed["Given back"]) {
 		t.Errorf("the sums are not those of the rows: %+v", d)
+	}
+	if sums["Still held"] != l.capturable() {
+		t.Errorf("%d may still be taken: %+v", l.capturable(), d)
 	}
 	return d.Stamp
 }
@@ -260,6 +266,20 @@ func TestDocumentKeepsToItsOwnMoney(t *testing.T) {
 	if want := []string{"Refunded ZAR 149.00", "Refunded ZAR 3.00"}; !slices.Equal(told, want) {
 		t.Errorf("of the second payment it tells %q, want %q", told, want)
 	}
+}
+
+// TestStoppedRefund: money that was to go back and stayed was taken once.
+func TestStoppedRefund(t *testing.T) {
+	t.Parallel()
+	r := paid("r1")
+	documents["captured_in_part"](r)
+	later(r, conversations.OperationRefund, 2500, conversations.OperationSucceeded, 25).ResultID = "7799"
+	later(r, conversations.OperationVoid, 2500, conversations.OperationSucceeded, 26).PaymentID = "7799"
+	d, _ := receipts.DocumentOf(r)
+	if d.Stamp != "Paid in part" || d.Amount != zar(10000) || len(d.Later) != 3 || d.Later[2].Name != "Refund stopped" || d.Balance[len(d.Balance)-1].Amount != zar(10000) {
+		t.Errorf("a refund that was stopped left %+v", d)
+	}
+	agrees(t, r)
 }
 
 func TestDocumentOfUnpaid(t *testing.T) {
