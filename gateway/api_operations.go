@@ -12,7 +12,7 @@ import (
 var (
 	capturePaymentOperation = huma.Operation{
 		OperationID: "capture-payment", Method: http.MethodPost, Path: "/v1/payment-requests/{id}/capture", Tags: requestTag,
-		Summary: "Take money that is held", Description: "Without an amount all that is left. The answer shows the operation pending; events say what becomes of it. Refused with not_capturable, beyond_capturable or wrong_currency. For servers, and for agent sessions with the grant operate.",
+		Summary: "Take money that is held", Description: "Without an amount all that is left. The answer shows the operation pending; events say what becomes of it. Refused with not_capturable or beyond_capturable. For servers, and for agent sessions with the grant operate.",
 		Errors: actionErrors,
 	}
 	reversePaymentOperation = huma.Operation{
@@ -22,7 +22,7 @@ var (
 	}
 	refundPaymentOperation = huma.Operation{
 		OperationID: "refund-payment", Method: http.MethodPost, Path: "/v1/payment-requests/{id}/refund", Tags: requestTag,
-		Summary: "Give back money that was taken", Description: "Without an amount all that is left. With expected_refundable nothing is done unless so much can still be refunded: two people who refund at once then notice each other. Refused with not_refundable, beyond_refundable, refundable_changed or wrong_currency. For servers, and for agent sessions with the grant operate.",
+		Summary: "Give back money that was taken", Description: "Without an amount all that is left. With expected_refundable nothing is done unless so much can still be refunded: two people who refund at once then notice each other. Refused with not_refundable, beyond_refundable or refundable_changed. For servers, and for agent sessions with the grant operate.",
 		Errors: actionErrors,
 	}
 )

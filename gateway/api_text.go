@@ -48,6 +48,7 @@ var eventTexts = map[string]string{
 	"reversal_started.review_timed_out":   "The reviewers did not decide in time; what was held is being given back.",
 	"reversed":                            "Money was given back to the customer.",
 	"reversal_failed":                     "Money could not be given back. Ask your administrator to look at it.",
+	"card_testing":                        "Several cards of this customer were declined; no further one is taken for a while. Offer another way to pay.",
 	"operation_asked":                     "A capture, reversal or refund is on its way.",
 	"operation_unknown":                   "It is not known yet whether a capture, reversal or refund was done; the platform is being asked.",
 	"operation_failed":                    "A capture, reversal or refund has failed.",

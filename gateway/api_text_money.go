@@ -217,8 +217,11 @@ func operationText(kind conversations.OperationKind, state conversations.Operati
 	if why := operationReasons[reason]; why != "" {
 		text += " " + why
 	}
-	if state == conversations.OperationSucceeded || word == "" {
+	switch {
+	case state == conversations.OperationSucceeded || word == "":
 		return text
+	case word == conversations.ErrorSettled && reason != conversations.OperationAsked:
+		return text + " The money is settled already, so it is refunded instead."
 	}
 	if why, ok := operationErrors[word]; ok {
 		return text + " " + why

@@ -32,6 +32,7 @@ func loggedTypes(t *testing.T) []string {
 			types = append(types, m[1]+strings.Join(m[2:], ""))
 		}
 	}
+	types = append(types, "card_testing") // by its constant
 	source, err := os.ReadFile("../conversations/payment.go")
 	if err != nil {
 		t.Fatal(err)
@@ -254,6 +255,7 @@ func TestOperationTexts(t *testing.T) {
 		want         string
 	}{
 		{conversations.OperationVoid, conversations.OperationFailed, "asked", "settled", "The payment of ZAR 10.50 could not be called off. The money is settled already: refund it instead."},
+		{conversations.OperationVoid, conversations.OperationFailed, "second_success", "settled", "The payment of ZAR 10.50 could not be called off. The customer had paid twice. The money is settled already, so it is refunded instead."},
 		{conversations.OperationRefund, conversations.OperationSucceeded, "elsewhere", "", "ZAR 10.50 was refunded to the customer. It was done at the payment platform, not here."},
 		{conversations.OperationCapture, conversations.OperationFailed, "asked", "NOT_KNOWN_YET", "The capture of ZAR 10.50 has failed. Ask your administrator to look it up at the platform."},
 		{conversations.OperationReversal, conversations.OperationPending, "review_timed_out", "under_review", "The hold of ZAR 10.50 is being released. The reviewers had not decided in time. The platform's reviewers have to decide first; it is tried again by itself."},

@@ -162,6 +162,7 @@ func (a *App) buildPages(paid map[string]platforms.Platform, money *moneyMetrics
 	}
 	a.checkout, err = checkout.NewPage(checkout.Options{
 		Store: a.store, Links: a.keys, Nonces: nonces, Log: a.log, ClientAddress: clientAddress(a.config.TrustedProxies),
+		Charged: money.charged, Refused: money.refused,
 		Platform: func(merchantID string) (platforms.Platform, bool) { p, ok := paid[merchantID]; return p, ok },
 		PlatformName: func(merchantID string) string {
 			m, ok := a.config.Merchant(merchantID)

@@ -29,10 +29,11 @@ type auditJob struct {
 	platforms map[string]platforms.Platform // by merchant
 	config    AuditConfig
 	metrics   *moneyMetrics
+	met       map[string]*metTransactions // by merchant: what is not ours is read once, and not in each round
 }
 
 func newAuditJob(store auditStore, paid map[string]platforms.Platform, c AuditConfig, metrics *moneyMetrics, log *slog.Logger) *auditJob {
-	return &auditJob{transactions: transactions{store: store, log: log}, store: store, platforms: paid, config: c, metrics: metrics}
+	return &auditJob{transactions: transactions{store: store, log: log}, store: store, platforms: paid, config: c, metrics: metrics, met: map[string]*metTransactions{}}
 }
 
 // auditPace bounds how long a process waits before it asks whether it is its
@@ -89,15 +90,26 @@ func (j *auditJob) auditInTurn(ctx context.Context, merchantID string) {
 func (j *auditJob) audit(ctx context.Context, merchantID string, auditor platforms.Auditor) (err error) {
 	defer recovered(&err)
 	now := j.store.Now()
-	counted, seen := map[moneyNews]int{}, metTransactions{}
-	total := 0
+	counted, seen := map[moneyNews]int{}, j.met[merchantID]
+	if seen == nil {
+		seen = newMetTransactions()
+		j.met[merchantID] = seen
+	}
+	seen.nextRound()
+	total, unread := 0, 0
 	err = auditor.Transactions(ctx, now.Add(-j.config.Window), now, func(found platforms.Found) error {
 		total++
 		news, err := j.learn(ctx, merchantID, auditor, found, seen)
-		if code := conversations.CodeOf(err); code == conversations.CodeUnavailable || ctx.Err() != nil {
-			return fmt.Errorf("transaction %s: %w", found.ID, errors.Join(err, ctx.Err()))
-		}
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errNotAsked):
+			unread++
+			j.log.WarnContext(ctx, "a transaction of the platform could not be read", "merchant", merchantID, "platform_id", found.ID, "error", err)
+			return nil
+		case conversations.CodeOf(err) == conversations.CodeUnavailable:
+			return fmt.Errorf("transaction %s: %w", found.ID, err)
+		case err != nil:
 			j.log.ErrorContext(ctx, "a transaction of the platform could not be recorded", "audit", true, "merchant", merchantID, "platform_id", found.ID, "error", err)
 			return nil
 		}
@@ -107,6 +119,9 @@ func (j *auditJob) audit(ctx context.Context, merchantID string, auditor platfor
 		}
 		return nil
 	})
-	j.log.InfoContext(ctx, "what the platform did was compared", "audit", true, "merchant", merchantID, "transactions", total, "findings", counted)
+	j.log.InfoContext(ctx, "what the platform did was compared", "audit", true, "merchant", merchantID, "transactions", total, "findings", counted, "unread", unread)
+	if err == nil && unread > 0 {
+		err = fmt.Errorf("%s could not be read", countOf(unread, "transaction"))
+	}
 	return err
 }

@@ -114,15 +114,29 @@ type comparedStore interface {
 type theirs struct {
 	request    *conversations.PaymentRequest
 	payments   map[int][]platforms.Found // by attempt
-	operations []platforms.Found
+	operations []followedOn
+}
+
+// followedOn is an operation of theirs with the attempt whose money it moved.
+type followedOn struct {
+	platforms.Found
+	attempt int
+}
+
+// takenBack tells whether they gave an attempt's money back, or never took it
+// after all: a charge whose answer was lost is taken back by our own reference.
+func (t *theirs) takenBack(attempt int) bool {
+	return slices.ContainsFunc(t.operations, func(f followedOn) bool {
+		return f.attempt == attempt && f.Succeeded && (f.Operation == conversations.OperationReversal || f.Operation == conversations.OperationVoid)
+	})
 }
 
 // compareMoney compares everything between two times and changes nothing.
 func compareMoney(ctx context.Context, store comparedStore, auditor platforms.Auditor, merchantID string, from, to time.Time) (*comparison, error) {
 	t := &transactions{store: store, log: slog.New(slog.DiscardHandler)}
-	c, known, seen := &comparison{}, map[string]*theirs{}, metTransactions{}
+	c, known, seen := &comparison{}, map[string]*theirs{}, newMetTransactions()
 	err := auditor.Transactions(ctx, from, to, func(found platforms.Found) error {
-		seen[found.ID] = found
+		found = seen.meet(found)
 		ref, ours, err := t.origin(ctx, auditor, found, seen)
 		if err != nil || !ours {
 			return err
@@ -144,7 +158,7 @@ func compareMoney(ctx context.Context, store comparedStore, auditor platforms.Au
 			known[at.request.ID] = k
 		}
 		if found.Operation != "" {
-			k.operations = append(k.operations, found)
+			k.operations = append(k.operations, followedOn{found, at.attempt.N})
 		} else {
 			k.payments[at.attempt.N] = append(k.payments[at.attempt.N], found)
 		}
@@ -210,6 +224,8 @@ func (c *comparison) compare(k *theirs, from, to time.Time) {
 		case best.ID != "":
 			row.theirs = theirWord(best)
 			switch {
+			case theyTook && slices.Contains(nothingTaken, a.State) && k.takenBack(a.N):
+				row.theirs += ", given back"
 			case theyTook && slices.Contains(nothingTaken, a.State):
 				row.difference = "they have the money, we do not know of it"
 			case !theyTook && took && best.Result.Outcome != conversations.OutcomeReversed && best.Result.Outcome != conversations.OutcomeUnknown:
@@ -233,7 +249,7 @@ func (c *comparison) compare(k *theirs, from, to time.Time) {
 			if f.ID == o.ResultID || f.Code == o.ID || !matched[f.ID] && o.ResultID == "" && f.Operation == o.Kind && f.Amount == o.Amount && f.PaymentID == o.PaymentID {
 				matched[f.ID] = true
 				if row.theirs == "-" || f.Succeeded {
-					row.theirs = theirWord(f)
+					row.theirs = theirWord(f.Found)
 				}
 			}
 		}
@@ -248,9 +264,10 @@ func (c *comparison) compare(k *theirs, from, to time.Time) {
 		add(row)
 	}
 	for _, f := range k.operations {
-		if !matched[f.ID] && f.Succeeded {
-			add(comparedRow{at: f.At, what: whatOf(f), amount: f.Amount, ours: "-", theirs: theirWord(f), difference: "they did it, we do not know of it"})
+		if a := r.Attempt(f.attempt); matched[f.ID] || !f.Succeeded || k.takenBack(f.attempt) && slices.Contains(nothingTaken, a.State) {
+			continue
 		}
+		add(comparedRow{at: f.At, what: whatOf(f.Found), amount: f.Amount, ours: "-", theirs: theirWord(f.Found), difference: "they did it, we do not know of it"})
 	}
 }
 

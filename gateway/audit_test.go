@@ -74,6 +74,10 @@ func TestAuditInTurn(t *testing.T) {
 	}{
 		{"another's turn", func(h *heldRequests, _ *books) { h.wait = time.Minute }, "done", 0, 0},
 		{"the platform is away", func(_ *heldRequests, b *books) { b.down = errors.New("closed") }, "failed", 1, 0},
+		{"one that cannot be read", func(_ *heldRequests, b *books) {
+			b.all = append([]platforms.Found{followOnFound("8001", "CREDIT-9", conversations.OperationRefund, 500)}, b.all...)
+			b.unread = "7001"
+		}, "failed", 1, 1},
 		{"one that cannot be recorded", func(h *heldRequests, b *books) {
 			h.requests["pr_0other"] = &conversations.PaymentRequest{ID: "pr_0other", MerchantID: "acme"}
 			b.all = append([]platforms.Found{paymentFound("1", "pr_0other-1", conversations.OutcomeCaptured)}, b.all...)

@@ -25,6 +25,7 @@ type dispatcher struct {
 	senders   map[string]*outgoing
 	platforms map[string]platforms.Platform // by merchant
 	within    time.Duration                 // of one call
+	ownFor    time.Duration                 // how long an entry is surely ours, counted from its delivery
 	retry     retryPolicy
 	metrics   *dispatchMetrics
 	log       *slog.Logger
@@ -41,7 +42,7 @@ const marksAtOnce = 32
 // for each.
 func newDispatcher(store *conversations.Store, live map[string]*liveSender, paid map[string]platforms.Platform, c DispatcherConfig, metrics *dispatchMetrics, log *slog.Logger) *dispatcher {
 	d := &dispatcher{
-		store: store, senders: map[string]*outgoing{}, platforms: paid, within: c.SendTimeout,
+		store: store, senders: map[string]*outgoing{}, platforms: paid, within: c.SendTimeout, ownFor: c.ClaimIdle * 2 / 3, // a claim is renewed each third of that
 		retry: retryPolicy{First: c.RetryAfter, Tries: c.MaxTries}, metrics: metrics, log: log,
 		marks: make(chan struct{}, marksAtOnce),
 	}
@@ -135,7 +136,8 @@ func (d *dispatcher) send(ctx context.Context, e conversations.OutboxEntry, by c
 		}
 		outcome = d.call(ctx, sender, out, begun.Message.Tries, &answer)
 	}
-	return d.record(ctx, e.ContactID, answer)
+	_, err = d.record(ctx, e.ContactID, answer)
+	return err
 }
 
 // senderOf returns the sender that an entry's message will go by, nil if it is
@@ -286,16 +288,16 @@ func (d *dispatcher) markRead(sender *outgoing, out conversations.Outbound) {
 }
 
 // record commits an outcome, trying again while Redis does not answer.
-func (d *dispatcher) record(ctx context.Context, contactID string, event conversations.Event) error {
+func (d *dispatcher) record(ctx context.Context, contactID string, event conversations.Event) (conversations.Applied, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)
 	defer cancel()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		_, err := d.store.Apply(ctx, contactID, event, conversations.Once{})
+		applied, err := d.store.Apply(ctx, contactID, event, conversations.Once{})
 		if conversations.CodeOf(err) != conversations.CodeUnavailable {
-			return err
+			return applied, err
 		}
 		if pause(ctx, wait) != nil {
-			return err
+			return applied, err
 		}
 	}
 }

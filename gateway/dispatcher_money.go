@@ -12,6 +12,10 @@ import (
 // inquire asks the merchant's platform what became of an attempt. If it cannot
 // be asked, the next question of the timetable is waited for.
 func (d *dispatcher) inquire(ctx context.Context, e conversations.OutboxEntry, by conversations.Delivery) error {
+	// From here on, before the attempt is read: a process that is stopped and
+	// woken later takes nothing back, which another may have found meanwhile.
+	ours, cancel := context.WithTimeout(ctx, d.ownFor)
+	defer cancel()
 	r, err := d.store.Request(ctx, e.RequestID)
 	if err != nil {
 		return err
@@ -29,12 +33,16 @@ func (d *dispatcher) inquire(ctx context.Context, e conversations.OutboxEntry, b
 	}
 	d.metrics.inquiries.WithLabelValues(a.Platform, string(result.Outcome)).Inc()
 	if result.Outcome == conversations.OutcomeNotFound && d.mayTakeBack(platform, *a) {
-		result = d.takeBack(ctx, platform.(platforms.TimeoutReverser), *a, result)
+		result = d.takeBack(ours, platform.(platforms.TimeoutReverser), r, a.N, result)
 	}
 	if result.Outcome != conversations.OutcomeUnknown {
 		d.log.InfoContext(ctx, "an attempt was asked after", "audit", true, "payment_request_id", r.ID, "attempt", a.N, "outcome", result.Outcome, "payment_id", result.PaymentID)
 	}
-	return d.record(ctx, e.ContactID, conversations.AttemptAnswered{RequestID: r.ID, Attempt: a.N, Result: result, Asked: true, EntryID: by.EntryID})
+	answered, err := d.record(ctx, e.ContactID, conversations.AttemptAnswered{RequestID: r.ID, Attempt: a.N, Result: result, Asked: true, EntryID: by.EntryID})
+	if err == nil && result.Outcome == conversations.OutcomeReversed && answered.Request != nil && ourMoney(answered.Request.Attempt(a.N).State) {
+		d.log.ErrorContext(ctx, "a charge was found and taken back at the same time; the audit will record it", "audit", true, "payment_request_id", r.ID, "attempt", a.N)
+	}
+	return err
 }
 
 func (d *dispatcher) inquireOnce(ctx context.Context, asker platforms.Inquirer, a conversations.Attempt) (conversations.Result, error) {
@@ -62,10 +70,15 @@ const reasonTakenBack = "timeout_reversed"
 // takeBack takes back a charge that the platform's search does not show. It may
 // have been made all the same, and show tomorrow: once it is surely taken back,
 // the customer may pay again at once. If it is not, what the search said stands.
-func (d *dispatcher) takeBack(ctx context.Context, platform platforms.TimeoutReverser, a conversations.Attempt, searched conversations.Result) conversations.Result {
-	call, cancel := context.WithTimeout(ctx, d.within)
-	defer cancel()
-	result, err := platform.ReverseUnsettled(call, a)
+// ctx has the deadline after which nothing is sent; the attempt is read again
+// just before, in case a notification was quicker than the search.
+func (d *dispatcher) takeBack(ctx context.Context, platform platforms.TimeoutReverser, r *conversations.PaymentRequest, n int, searched conversations.Result) conversations.Result {
+	r, err := d.store.Request(ctx, r.ID)
+	if err != nil || r.Attempt(n) == nil || !d.mayTakeBack(d.platforms[r.MerchantID], *r.Attempt(n)) {
+		return searched
+	}
+	a := *r.Attempt(n)
+	result, err := platform.ReverseUnsettled(ctx, a)
 	outcome := string(conversations.OutcomeUnknown)
 	switch {
 	case err != nil:
@@ -115,10 +128,11 @@ func (d *dispatcher) operate(ctx context.Context, e conversations.OutboxEntry, b
 	d.log.InfoContext(ctx, "an operation on money was answered", "audit", true, "payment_request_id", e.RequestID, "operation", op.ID,
 		"kind", op.Kind, "why", op.Reason, "amount", op.Amount.Decimal(), "currency", op.Amount.Currency,
 		"state", result.State, "reason", result.Reason, "platform_id", result.ID)
-	return d.record(ctx, e.ContactID, conversations.OperationAnswered{
+	_, err = d.record(ctx, e.ContactID, conversations.OperationAnswered{
 		RequestID: e.RequestID, OperationID: op.ID, State: result.State, Error: result.Reason,
 		ResultID: result.ID, ReconciliationID: result.ReconciliationID, EntryID: by.EntryID,
 	})
+	return err
 }
 
 // platformFor returns the platform of an operation's merchant, if it can do what

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"paythread/checkout"
 	"paythread/conversations"
 )
 
@@ -24,11 +25,11 @@ var chargeOutcomes = []conversations.Outcome{
 }
 
 // cardTestingLimits are the limits on tries that a customer can meet.
-var cardTestingLimits = []string{"contact", "delay", "address"}
+var cardTestingLimits = []string{checkout.LimitRequest, checkout.LimitContact, checkout.LimitAddress}
 
 // notifiedProducts are the products whose notifications are counted by name;
 // whoever signs could name any, and labels are a closed set.
-var notifiedProducts = []string{"unifiedCheckout", "payments", "cardProcessing", "decisionManager", "payByLink", "alternativePaymentMethods", "eCheck", "tokenManagement", "customerInvoicing", otherProduct}
+var notifiedProducts = []string{"unifiedCheckout", "payments", "cardProcessing", "decisionManager", "fraudManagementEssentials", "payByLink", "alternativePaymentMethods", "eCheck", "tokenManagement", "customerInvoicing", otherProduct}
 
 // otherProduct stands for every product that is not known, and for what nobody
 // has signed, of which nothing is believed.

@@ -274,13 +274,13 @@ func (n *notifications) lookUpOnce(ctx context.Context, l lookup) (done bool, er
 		return false, err
 	}
 	if l.review == platforms.ReviewNone {
-		news, err := n.learn(ctx, l.merchantID, auditor, found, metTransactions{})
+		news, err := n.learn(ctx, l.merchantID, auditor, found, newMetTransactions())
 		if err == nil && news != findingNone {
 			n.metrics.findings.WithLabelValues(string(news)).Inc()
 		}
 		return err == nil, err
 	}
-	ref, ours, err := n.origin(ctx, auditor, found, metTransactions{})
+	ref, ours, err := n.origin(ctx, auditor, found, newMetTransactions())
 	if err != nil || !ours {
 		return err == nil, err
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -58,6 +60,10 @@ func readReference(code string) (reference, bool) {
 	return reference{requestID: m[1], attempt: n}, err == nil
 }
 
+// errNotAsked is returned when one transaction could not be asked about. Others
+// may be.
+var errNotAsked = errors.New("the platform could not be asked")
+
 // belonging is where a transaction belongs.
 type belonging struct {
 	request   *conversations.PaymentRequest
@@ -101,10 +107,20 @@ const rootSteps = 3
 
 // origin returns our reference of the payment that a transaction acts on,
 // however it was made. seen keeps the transactions met before.
-func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, found platforms.Found, seen metTransactions) (reference, bool, error) {
+func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, found platforms.Found, seen *metTransactions) (reference, bool, error) {
 	for range rootSteps {
 		if ref, ok := readReference(found.Code); ok {
 			return ref, true, nil
+		}
+		if found.Operation != "" {
+			full, there, err := details(ctx, auditor, found)
+			if err != nil {
+				return reference{}, false, err
+			}
+			if there {
+				found = full
+				seen.add(full)
+			}
 		}
 		before := found.RootID
 		if before == "" || before == found.ID {
@@ -113,17 +129,17 @@ func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, fo
 		if before == "" || before == found.ID {
 			return reference{}, false, nil
 		}
-		next, known := seen[before]
+		next, known := seen.find(before)
 		if !known {
 			var there bool
 			var err error
 			if next, there, err = auditor.Transaction(ctx, before); err != nil {
-				return reference{}, false, fmt.Errorf("look up a transaction: %w", err)
+				return reference{}, false, fmt.Errorf("%w about a transaction: %w", errNotAsked, err)
 			}
 			if !there {
 				return reference{}, false, nil
 			}
-			seen[before] = next
+			seen.add(next)
 		}
 		found = next
 	}
@@ -131,14 +147,45 @@ func (t *transactions) origin(ctx context.Context, auditor platforms.Auditor, fo
 	return ref, ok, nil
 }
 
-// metTransactions are transactions by their number at the platform.
-type metTransactions map[string]platforms.Found
+// metTransactions are transactions that were met, so that none is asked for
+// twice.
+type metTransactions struct {
+	now, before map[string]platforms.Found // before: in another round
+}
+
+func newMetTransactions() *metTransactions {
+	return &metTransactions{now: map[string]platforms.Found{}}
+}
+
+// nextRound forgets what was not met since the last one.
+func (m *metTransactions) nextRound() { m.now, m.before = map[string]platforms.Found{}, m.now }
+
+func (m *metTransactions) add(found platforms.Found) { m.now[found.ID] = found }
+
+func (m *metTransactions) find(id string) (platforms.Found, bool) {
+	found, ok := m.now[id]
+	if !ok {
+		if found, ok = m.before[id]; ok {
+			m.now[id] = found
+		}
+	}
+	return found, ok
+}
+
+// meet adds a transaction of a list, with what was read of its details before.
+func (m *metTransactions) meet(found platforms.Found) platforms.Found {
+	if read, ok := m.find(found.ID); ok {
+		found.RootID, found.PaymentID = cmp.Or(found.RootID, read.RootID), cmp.Or(found.PaymentID, read.PaymentID)
+	}
+	m.add(found)
+	return found
+}
 
 // learn makes one transaction known to the payment request that it belongs to,
 // if it tells anything new. Whose transaction it is does not matter otherwise:
 // merchants take money by other ways as well.
-func (t *transactions) learn(ctx context.Context, merchantID string, auditor platforms.Auditor, found platforms.Found, seen metTransactions) (moneyNews, error) {
-	seen[found.ID] = found
+func (t *transactions) learn(ctx context.Context, merchantID string, auditor platforms.Auditor, found platforms.Found, seen *metTransactions) (moneyNews, error) {
+	found = seen.meet(found)
 	ref, ours, err := t.origin(ctx, auditor, found, seen)
 	if err != nil || !ours {
 		return findingNone, err
@@ -152,9 +199,9 @@ func (t *transactions) learn(ctx context.Context, merchantID string, auditor pla
 		return findingNoRequest, nil
 	}
 	if found.Operation != "" {
-		return t.learnOperation(ctx, at, found)
+		return t.learnOperation(ctx, auditor, at, found)
 	}
-	return t.learnPayment(ctx, at, found)
+	return t.learnPayment(ctx, auditor, at, found)
 }
 
 // held are the outcomes with which money is, or was, held or taken.
@@ -169,12 +216,11 @@ var nothingTaken = []conversations.AttemptState{conversations.AttemptDeclined, c
 // learnPayment makes a payment known that is held to be not taken, or whose
 // outcome is not known. One whose charge may still be under way is left to the
 // process that makes it.
-func (t *transactions) learnPayment(ctx context.Context, at belonging, found platforms.Found) (moneyNews, error) {
+func (t *transactions) learnPayment(ctx context.Context, auditor platforms.Auditor, at belonging, found platforms.Found) (moneyNews, error) {
 	a := at.attempt
 	took := slices.Contains(held, found.Result.Outcome)
 	switch {
-	case slices.Contains(nothingTaken, a.State) && took:
-	case a.State == conversations.AttemptUnsettled && found.Result.Outcome != conversations.OutcomeUnknown && found.Result.Outcome != conversations.OutcomeNotFound:
+	case slices.Contains(nothingTaken, a.State) && took, a.State == conversations.AttemptUnsettled:
 	case took && a.Result.PaymentID == found.ID && !a.Result.Amount.IsZero() && !found.Amount.IsZero() && found.Amount != a.Result.Amount:
 		t.log.ErrorContext(ctx, "a payment has another amount at the platform", "audit", true, "payment_request_id", at.request.ID, "attempt", a.N, "platform_id", found.ID,
 			"amount", a.Result.Amount.Decimal(), "theirs", found.Amount.Decimal(), "currency", found.Amount.Currency)
@@ -182,68 +228,97 @@ func (t *transactions) learnPayment(ctx context.Context, at belonging, found pla
 	default:
 		return findingNone, nil
 	}
-	applied, err := t.store.Apply(ctx, at.request.ContactID, conversations.AttemptAnswered{RequestID: at.request.ID, Attempt: a.N, Result: found.Result, Asked: true}, conversations.Once{})
+	result, err := wholeStory(ctx, auditor, *a, found)
+	if err != nil {
+		return findingNone, err
+	}
+	if a.State != conversations.AttemptUnsettled && !slices.Contains(held, result.Outcome) ||
+		result.Outcome == conversations.OutcomeUnknown || result.Outcome == conversations.OutcomeNotFound {
+		return findingNone, nil
+	}
+	applied, err := t.store.Apply(ctx, at.request.ContactID, conversations.AttemptAnswered{RequestID: at.request.ID, Attempt: a.N, Result: result, Asked: true}, conversations.Once{})
 	if err != nil || applied.Refused != nil {
 		return findingNone, err
 	}
 	t.log.WarnContext(ctx, "a payment was learnt of from the platform's list", "audit", true, "payment_request_id", at.request.ID, "attempt", a.N,
-		"was", a.State, "outcome", found.Result.Outcome, "platform_id", found.ID)
+		"was", a.State, "outcome", result.Outcome, "platform_id", found.ID)
 	return findingPayment, nil
+}
+
+// wholeStory asks what became of a payment that was found: one transaction does
+// not tell that another has taken it back.
+func wholeStory(ctx context.Context, auditor platforms.Auditor, a conversations.Attempt, found platforms.Found) (conversations.Result, error) {
+	asker, ok := auditor.(platforms.Inquirer)
+	if !ok {
+		return found.Result, nil
+	}
+	result, err := asker.Inquire(ctx, a)
+	if err != nil {
+		return result, fmt.Errorf("%w about a payment that was found: %w", errNotAsked, err)
+	}
+	return result, nil
 }
 
 // learnOperation makes an operation known that was done and is not known as
 // done here: one of ours whose answer was lost, or one that somebody did at the
-// platform.
-func (t *transactions) learnOperation(ctx context.Context, at belonging, found platforms.Found) (moneyNews, error) {
-	r, op := at.request, at.operation
-	if !found.Succeeded || isKnown(r, op, found) {
+// platform. Which it is the payment request knows best.
+func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Auditor, at belonging, found platforms.Found) (moneyNews, error) {
+	r := at.request
+	if !found.Succeeded || isKnown(at, found) {
 		return findingNone, nil
 	}
-	if slices.Contains(nothingTaken, at.attempt.State) {
-		return findingNone, nil // a charge that was taken back by our own reference: nothing came of it
-	}
-	if op != nil && op.State != conversations.OperationFailed {
-		_, err := t.store.Apply(ctx, r.ContactID, conversations.OperationAnswered{
-			RequestID: r.ID, OperationID: op.ID, State: conversations.OperationSucceeded, ResultID: found.ID, ReconciliationID: found.ReconciliationID,
-		}, conversations.Once{})
-		if err != nil {
-			return findingNone, err
-		}
-		t.log.InfoContext(ctx, "an operation of unknown outcome was done", "audit", true, "payment_request_id", r.ID, "operation", op.ID, "platform_id", found.ID)
-		return findingSettled, nil
+	if full, there, err := details(ctx, auditor, found); err != nil {
+		return findingNone, err
+	} else if there {
+		found = full
 	}
 	applied, err := t.store.Apply(ctx, r.ContactID, conversations.OperationFound{
-		RequestID: r.ID, Attempt: at.attempt.N, Operation: found.Operation, Amount: found.Amount,
+		RequestID: r.ID, Attempt: at.attempt.N, Operation: found.Operation, Amount: found.Amount, Code: found.Code,
 		PlatformID: found.ID, PaymentID: found.PaymentID, ReconciliationID: found.ReconciliationID, At: found.At,
 	}, conversations.Once{})
-	if err != nil {
+	switch {
+	case err != nil:
 		return findingNone, err
-	}
-	if applied.Refused != nil {
+	case applied.Refused != nil:
 		t.log.ErrorContext(ctx, "an operation done elsewhere does not fit its payment request", "audit", true, "payment_request_id", r.ID,
 			"kind", found.Operation, "platform_id", found.ID, "reason", applied.Refused.Reason)
 		return findingNone, nil
+	case applied.Request == nil:
+		return findingNone, nil // it was known after all
+	case len(applied.Request.Operations) == len(r.Operations):
+		t.log.InfoContext(ctx, "an operation of unknown outcome was done", "audit", true, "payment_request_id", r.ID, "kind", found.Operation, "platform_id", found.ID)
+		return findingSettled, nil
 	}
 	t.log.WarnContext(ctx, "an operation was done elsewhere", "audit", true, "payment_request_id", r.ID, "attempt", at.attempt.N, "kind", found.Operation,
 		"amount", found.Amount.Decimal(), "currency", found.Amount.Currency, "platform_id", found.ID)
 	return findingOperation, nil
 }
 
-// isKnown tells whether a payment request knows an operation of the platform as
-// done: by its number there; by our own reference, which also covers the
-// release that follows a void; or, where the number never came because it was
-// found to have been done before, by what it did.
-func isKnown(r *conversations.PaymentRequest, op *conversations.Operation, found platforms.Found) bool {
-	if op != nil && op.State == conversations.OperationSucceeded {
+// details returns all that is known of a transaction: a list says less of it.
+func details(ctx context.Context, auditor platforms.Auditor, found platforms.Found) (platforms.Found, bool, error) {
+	if found.RootID != "" || found.PaymentID != "" {
+		return found, true, nil
+	}
+	full, there, err := auditor.Transaction(ctx, found.ID)
+	if err != nil {
+		return found, false, fmt.Errorf("%w about a transaction: %w", errNotAsked, err)
+	}
+	return full, there && full.Operation == found.Operation && full.Succeeded, nil
+}
+
+// isKnown tells whether there is nothing to be learnt from an operation, which
+// spares a question: it is known by its number; it took back, by our own
+// reference, a charge of which nothing came; or it reversed what is reversed,
+// found to be so when we meant to do it ourselves.
+func isKnown(at belonging, found platforms.Found) bool {
+	gaveBack := found.Operation == conversations.OperationReversal || found.Operation == conversations.OperationVoid
+	if gaveBack && slices.Contains(nothingTaken, at.attempt.State) {
 		return true
 	}
-	return slices.ContainsFunc(r.Operations, func(o conversations.Operation) bool {
-		switch {
-		case o.State != conversations.OperationSucceeded:
+	return slices.ContainsFunc(at.request.Operations, func(o conversations.Operation) bool {
+		if o.State != conversations.OperationSucceeded {
 			return false
-		case o.ResultID != "":
-			return o.ResultID == found.ID
 		}
-		return o.Kind == found.Operation && o.Amount == found.Amount && (found.PaymentID == "" || o.PaymentID == found.PaymentID)
+		return o.ResultID == found.ID || o.ResultID == "" && gaveBack && o.Kind == found.Operation && o.Attempt == at.attempt.N && o.Amount == found.Amount
 	})
 }

@@ -70,7 +70,21 @@ func (h *heldRequests) Apply(_ context.Context, contactID string, event conversa
 		h.keys[once.Key] = true
 	}
 	h.applied = append(h.applied, contactID+" "+eventWords(event))
-	return conversations.Applied{Refused: h.refuse}, nil
+	return conversations.Applied{Refused: h.refuse, Request: h.after(event)}, nil
+}
+
+// after returns a request with the operation that was found, where it is none of
+// ours.
+func (h *heldRequests) after(event conversations.Event) *conversations.PaymentRequest {
+	e, ok := event.(conversations.OperationFound)
+	if !ok {
+		return nil
+	}
+	r := *h.requests[e.RequestID]
+	if operationOf(&r, e.Code) == nil {
+		r.Operations = append(slices.Clone(r.Operations), conversations.Operation{ID: "new", ResultID: e.PlatformID})
+	}
+	return &r
 }
 
 func (h *heldRequests) took() []string {
@@ -84,10 +98,12 @@ func eventWords(event conversations.Event) string {
 	switch e := event.(type) {
 	case conversations.AttemptAnswered:
 		return fmt.Sprintf("answered %s %d %s asked=%t", e.RequestID, e.Attempt, e.Result.Outcome, e.Asked)
-	case conversations.OperationAnswered:
-		return fmt.Sprintf("operation %s %s as %s", e.OperationID, e.State, e.ResultID)
 	case conversations.OperationFound:
-		return fmt.Sprintf("found %s %d %s %s as %s on %s", e.RequestID, e.Attempt, e.Operation, e.Amount.Decimal(), e.PlatformID, e.PaymentID)
+		whose := ""
+		if ref, ok := readReference(e.Code); ok && ref.operation != "" {
+			whose = ", ours"
+		}
+		return fmt.Sprintf("found %s %d %s %s as %s on %s%s", e.RequestID, e.Attempt, e.Operation, e.Amount.Decimal(), e.PlatformID, e.PaymentID, whose)
 	case conversations.AttemptNotified:
 		return fmt.Sprintf("notified %s %d", e.RequestID, e.Attempt)
 	case conversations.ReviewDecided:
@@ -99,10 +115,11 @@ func eventWords(event conversations.Event) string {
 // books is a platform that lists what it did.
 type books struct {
 	platforms.Platform
-	mu    sync.Mutex
-	all   []platforms.Found
-	down  error
-	asked []string // single transactions
+	mu     sync.Mutex
+	all    []platforms.Found
+	down   error
+	asked  []string // single transactions
+	unread string   // a transaction that cannot be read
 }
 
 func (b *books) Transactions(_ context.Context, from, to time.Time, each func(platforms.Found) error) error {
@@ -124,8 +141,8 @@ func (b *books) Transaction(_ context.Context, id string) (platforms.Found, bool
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked = append(b.asked, id)
-	if b.down != nil {
-		return platforms.Found{}, false, b.down
+	if b.down != nil || id == b.unread && id != "" {
+		return platforms.Found{}, false, errors.Join(b.down, io.ErrUnexpectedEOF)
 	}
 	for _, f := range b.all {
 		if f.ID == id {
@@ -234,13 +251,11 @@ func TestLearn(t *testing.T) {
 		{name: "a refund that is known by its number", request: audited(conversations.AttemptCaptured, operationWith(1, refund, conversations.OperationSucceeded, 1000, "8001")),
 			found: followOnFound("8001", "any", refund, 1000)},
 		{name: "one of ours of unknown outcome", request: audited(conversations.AttemptCaptured, operationWith(1, refund, conversations.OperationUnsettled, 1000, "")),
-			found: followOnFound("8001", op1, refund, 1000), want: findingSettled, applied: "c_0 operation " + op1 + " succeeded as 8001"},
+			found: followOnFound("8001", op1, refund, 1000), want: findingSettled, applied: "c_0 found " + auditedRequest + " 1 refund 10.00 as 8001 on 7001, ours"},
 		{name: "one of ours that we hold to have failed", request: audited(conversations.AttemptCaptured, operationWith(1, refund, conversations.OperationFailed, 1000, "")),
-			found: followOnFound("8001", op1, refund, 1000), want: findingOperation, applied: "c_0 found " + auditedRequest + " 1 refund 10.00 as 8001 on 7001"},
-		{name: "one of ours that was found to have been done", request: audited(conversations.AttemptCaptured, operationWith(1, refund, conversations.OperationSucceeded, 1000, "")),
-			found: followOnFound("8001", "any", refund, 1000)},
-		{name: "the release that follows a void", request: audited(conversations.AttemptReversed, operationWith(1, conversations.OperationVoid, conversations.OperationSucceeded, 14900, "8001")),
-			found: followOnFound("8002", op1, conversations.OperationReversal, 14900)},
+			found: followOnFound("8001", op1, refund, 1000), want: findingSettled, applied: "c_0 found " + auditedRequest + " 1 refund 10.00 as 8001 on 7001, ours"},
+		{name: "a reversal of ours that was found to have been done", request: audited(conversations.AttemptReversed, operationWith(1, conversations.OperationReversal, conversations.OperationSucceeded, 14900, "")),
+			found: followOnFound("8001", "any", conversations.OperationReversal, 14900)},
 		{name: "one from the back office, with the payment's reference", request: audited(conversations.AttemptCaptured), found: followOnFound("8001", code, refund, 500),
 			want: findingOperation, applied: "c_0 found " + auditedRequest + " 1 refund 5.00 as 8001 on 7001"},
 		{name: "one from the back office, with a reference of its own", request: audited(conversations.AttemptCaptured), found: followOnFound("8001", "CREDIT-9", refund, 500),
@@ -260,7 +275,7 @@ func TestLearn(t *testing.T) {
 			t.Parallel()
 			store := &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: c.request}}
 			learner := &transactions{store: store, log: silent}
-			got, err := learner.learn(t.Context(), "acme", &books{all: append(c.others, c.found)}, c.found, metTransactions{})
+			got, err := learner.learn(t.Context(), "acme", &books{all: append(c.others, c.found)}, c.found, newMetTransactions())
 			if err != nil || got != c.want {
 				t.Errorf("it told %q, %v, want %q", got, err, c.want)
 			}
@@ -268,10 +283,59 @@ func TestLearn(t *testing.T) {
 				t.Errorf("applied %q, want %q", took, c.applied)
 			}
 			store.applied = nil
-			if got, err = learner.learn(t.Context(), "beta", &books{all: append(c.others, c.found)}, c.found, metTransactions{}); len(store.took()) > 0 || err != nil || got != findingNone && got != findingNoRequest {
+			if got, err = learner.learn(t.Context(), "beta", &books{all: append(c.others, c.found)}, c.found, newMetTransactions()); len(store.took()) > 0 || err != nil || got != findingNone && got != findingNoRequest {
 				t.Errorf("to another merchant it told %q, %v, and %q was applied", got, err, store.took())
 			}
 		})
+	}
+}
+
+// TestLearnAsksForTheWholeStory: a payment that was taken back since shows like
+// any other, and is not taken for money.
+func TestLearnAsksForTheWholeStory(t *testing.T) {
+	t.Parallel()
+	for outcome, want := range map[conversations.Outcome]moneyNews{
+		conversations.OutcomeReversed: findingNone, conversations.OutcomeCaptured: findingPayment, conversations.OutcomeNotFound: findingNone,
+	} {
+		store := &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: audited(conversations.AttemptNotTaken)}}
+		learner := &transactions{store: store, log: silent}
+		b := &inquirable{outcome: outcome}
+		got, err := learner.learn(t.Context(), "acme", b, paymentFound("7001", auditedRequest+"-1", conversations.OutcomeCaptured), newMetTransactions())
+		if err != nil || got != want || len(store.took()) > 0 != (want != findingNone) {
+			t.Errorf("%s: it told %q, %v, and %q was applied", outcome, got, err, store.took())
+		}
+	}
+}
+
+// inquirable is a platform with books that can be asked after an attempt.
+type inquirable struct {
+	books
+	outcome conversations.Outcome
+}
+
+func (a *inquirable) Inquire(context.Context, conversations.Attempt) (conversations.Result, error) {
+	return conversations.Result{Outcome: a.outcome, PaymentID: "7001", Amount: inCents(14900)}, nil
+}
+
+// TestLearnReadsTheDetails: where a list says little of an operation, it is read
+// once, and only if it is not known.
+func TestLearnReadsTheDetails(t *testing.T) {
+	t.Parallel()
+	full := followOnFound("8001", "CREDIT-9", conversations.OperationRefund, 500)
+	short := full
+	short.RootID, short.PaymentID = "", ""
+	b := &books{all: []platforms.Found{paymentFound("7001", auditedRequest+"-1", conversations.OutcomeCaptured), full}}
+	store := &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: audited(conversations.AttemptCaptured)}}
+	learner := &transactions{store: store, log: silent}
+	got, err := learner.learn(t.Context(), "acme", b, short, newMetTransactions())
+	if want := "c_0 found " + auditedRequest + " 1 refund 5.00 as 8001 on 7001"; err != nil || got != findingOperation || strings.Join(store.took(), ";") != want {
+		t.Errorf("it told %q, %v, and %q was applied", got, err, store.took())
+	}
+	store.requests[auditedRequest] = audited(conversations.AttemptCaptured, operationWith(1, conversations.OperationRefund, conversations.OperationSucceeded, 500, "8001"))
+	b.asked = nil
+	short.Code = auditedRequest + "-1"
+	if got, err := learner.learn(t.Context(), "acme", b, short, newMetTransactions()); err != nil || got != findingNone || len(b.asked) > 0 {
+		t.Errorf("once it is known it told %q, %v, and %q was read", got, err, b.asked)
 	}
 }
 
@@ -282,12 +346,12 @@ func TestLearnPassesFaultsOn(t *testing.T) {
 	down := conversations.Unavailable(io.ErrUnexpectedEOF)
 	store := &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: audited(conversations.AttemptCaptured)}, down: down}
 	learner := &transactions{store: store, log: silent}
-	if _, err := learner.learn(t.Context(), "acme", &books{}, paymentFound("7001", auditedRequest+"-1", conversations.OutcomeCaptured), metTransactions{}); conversations.CodeOf(err) != conversations.CodeUnavailable {
+	if _, err := learner.learn(t.Context(), "acme", &books{}, paymentFound("7001", auditedRequest+"-1", conversations.OutcomeCaptured), newMetTransactions()); conversations.CodeOf(err) != conversations.CodeUnavailable {
 		t.Errorf("the store is down: %v", err)
 	}
 	store.down = nil
 	closed := errors.New("closed")
-	if _, err := learner.learn(t.Context(), "acme", &books{down: closed}, followOnFound("8001", "CREDIT-9", conversations.OperationRefund, 500), metTransactions{}); !errors.Is(err, closed) {
+	if _, err := learner.learn(t.Context(), "acme", &books{down: closed}, followOnFound("8001", "CREDIT-9", conversations.OperationRefund, 500), newMetTransactions()); !errors.Is(err, closed) {
 		t.Errorf("the platform is down: %v", err)
 	}
 }
@@ -300,7 +364,7 @@ func TestOriginFollowsTheChain(t *testing.T) {
 		paymentFound("7001", auditedRequest+"-1", conversations.OutcomeAuthorized),
 		{ID: "7002", PaymentID: "7001", Code: "CAPTURE-1", Operation: conversations.OperationCapture},
 	}}
-	learner, seen := &transactions{store: &heldRequests{}, log: silent}, metTransactions{}
+	learner, seen := &transactions{store: &heldRequests{}, log: silent}, newMetTransactions()
 	for range 2 {
 		ref, ours, err := learner.origin(t.Context(), b, platforms.Found{ID: "7003", PaymentID: "7002", Code: "CREDIT-1", Operation: conversations.OperationRefund}, seen)
 		if err != nil || !ours || ref.attempt != 1 {
@@ -311,7 +375,7 @@ func TestOriginFollowsTheChain(t *testing.T) {
 		t.Errorf("looked up %q", b.asked)
 	}
 	loop := &books{all: []platforms.Found{{ID: "1", PaymentID: "2"}, {ID: "2", PaymentID: "1"}}}
-	if _, ours, err := learner.origin(t.Context(), loop, loop.all[0], metTransactions{}); ours || err != nil {
+	if _, ours, err := learner.origin(t.Context(), loop, loop.all[0], newMetTransactions()); ours || err != nil {
 		t.Errorf("a chain that bites its tail: %t, %v", ours, err)
 	}
 }
