@@ -44,6 +44,22 @@ type Suite struct {
 	// NothingFoundStatus and NothingFound answer an inquiry about nothing.
 	NothingFoundStatus int
 	NothingFound       string
+
+	// What only some platforms can do. One that can and does not say so, or says
+	// so and cannot, fails.
+
+	// Done is the answer of a follow-on call of some kind that was done as the
+	// transaction DoneID; nil: the platform has no operations.
+	Done   func(op conversations.Operation) string
+	DoneID string
+	// TakenBack answers every call of a time-out reversal that was done; empty:
+	// the platform has none.
+	TakenBack string
+	// Audits says that the platform can list what it did; NothingFound answers
+	// that, too, and a status of 404 the question for one transaction.
+	Audits bool
+	// Notifications are those that the platform reads; nil: none.
+	Notifications *Notifications
 }
 
 // Run runs the suite.
@@ -55,7 +71,13 @@ func Run(t *testing.T, s Suite) {
 	t.Run("capture context", s.contexts)
 	t.Run("transient token", s.tokens)
 	t.Run("inquiry", s.inquiries)
+	t.Run("abilities", s.abilities)
 	t.Run("operations", s.operations)
+	t.Run("operations that are done", s.operationsDone)
+	t.Run("operations at the wrong time", s.operationsInTime)
+	t.Run("time-out reversal", s.takenBack)
+	t.Run("audit", s.audit)
+	t.Run("notifications", s.notifications)
 }
 
 // farEnd is one server with a platform that talks to it.
@@ -369,34 +391,8 @@ func (s Suite) inquiries(t *testing.T) {
 // all of them "not done" must be certain.
 func (s Suite) operations(t *testing.T) {
 	t.Parallel()
-	attempt := s.Charge.Attempt
-	attempt.Result = conversations.Result{Outcome: conversations.OutcomeCaptured, PaymentID: "7681234567890123456789", Amount: attempt.Amount}
-	op := conversations.Operation{ID: "op-1", Attempt: attempt.N, PaymentID: attempt.Result.PaymentID, Amount: attempt.Amount, State: conversations.OperationPending, StartedAt: time.Now()}
-	type call func(context.Context, conversations.Operation, conversations.Attempt) (platforms.OperationResult, error)
-	kinds := []struct {
-		kind conversations.OperationKind
-		of   func(platforms.Platform) call
-	}{
-		{conversations.OperationVoid, func(p platforms.Platform) call {
-			if r, ok := p.(platforms.Reverser); ok {
-				return r.Reverse
-			}
-			return nil
-		}},
-		{conversations.OperationCapture, func(p platforms.Platform) call {
-			if c, ok := p.(platforms.Capturer); ok {
-				return c.Capture
-			}
-			return nil
-		}},
-		{conversations.OperationRefund, func(p platforms.Platform) call {
-			if r, ok := p.(platforms.Refunder); ok {
-				return r.Refund
-			}
-			return nil
-		}},
-	}
-	for _, k := range kinds {
+	attempt, op := s.operation()
+	for _, k := range followOns {
 		op := op
 		op.Kind = k.kind
 		for _, tt := range []struct {

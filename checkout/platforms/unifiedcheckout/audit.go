@@ -113,9 +113,7 @@ func (p *Platform) found(ctx context.Context, t transaction) (platforms.Found, e
 			if f.ReconciliationID == "" {
 				f.ReconciliationID = word(string(ran.ReconciliationID))
 			}
-			if f.RootID != "" && f.RootID != f.ID && (f.Operation == conversations.OperationCapture || f.Operation == conversations.OperationReversal) {
-				f.PaymentID = f.RootID // both act on the authorization, where a chain begins
-			}
+			f.PaymentID = actedOn(t, f)
 			return f, nil
 		}
 	}
@@ -136,5 +134,25 @@ func (p *Platform) found(ctx context.Context, t transaction) (platforms.Found, e
 	}
 	f.Result = t.result(outcome, f.Amount)
 	f.Succeeded = holds(f.Result.Outcome)
+	if f.ReconciliationID == "" {
+		f.ReconciliationID = f.Result.ReconciliationID
+	}
 	return f, nil
+}
+
+// actedOn returns the transaction that a follow-on acted on, as far as the
+// details tell. Captures and reversals act on the authorization, where a chain
+// begins; a refund or void on what it is related to, if that is only one:
+// CyberSource does not say which of several.
+func actedOn(t transaction, f platforms.Found) string {
+	if f.Operation == conversations.OperationCapture || f.Operation == conversations.OperationReversal {
+		if f.RootID != f.ID {
+			return f.RootID
+		}
+		return ""
+	}
+	if related := t.related(); len(related) == 1 {
+		return related[0]
+	}
+	return ""
 }

@@ -2,6 +2,7 @@ package unifiedcheckout
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -62,6 +63,27 @@ type transaction struct {
 	ProcessorInformation struct {
 		ApprovalCode text `json:"approvalCode"`
 	} `json:"processorInformation"`
+	Links struct {
+		Related json.RawMessage `json:"relatedTransactions"` // of the details only
+	} `json:"_links"`
+}
+
+// related returns the transactions that the details name as related.
+func (t transaction) related() []string {
+	var links []struct {
+		Href text `json:"href"`
+	}
+	if json.Unmarshal(t.Links.Related, &links) != nil {
+		return nil // a form that no SDK has: it is a help and no more
+	}
+	var ids []string
+	for _, l := range links {
+		id := string(l.Href)[strings.LastIndexByte(string(l.Href), '/')+1:]
+		if idForm.MatchString(id) && id != string(t.ID) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // application is one service that a transaction ran. A sale ran ics_auth and

@@ -40,7 +40,7 @@ type webhook struct {
 // product of risk events is in CyberSource's own plug-ins.
 var notificationTypes = map[string][]string{
 	"unifiedCheckout": {"uc.orders.transactionresults"},
-	"payments":        {"payments.authorization.status.", "payments.capture.status.", "payments.refund.status.", "payments.credit.status.", "payments.void.status.", "payments.reversal.status."},
+	"payments":        statusTypes(),
 	"payByLink":       {"payByLink.merchant.payment", "payByLink.customer.payment"},
 	"decisionManager": {typeReviewAccepted, typeReviewRejected, "risk.profile.decision.reject"},
 
@@ -50,6 +50,17 @@ var notificationTypes = map[string][]string{
 	"eCheck":                    {"payments.payments.accepted", "payments.payments.failed", "payments.credits.accepted", "payments.credits.failed", "payments.voids.accepted", "payments.voids.failed"},
 	"customerInvoicing":         {"invoicing.customer.invoice."},
 	"cardProcessing":            {"payments.payments.", "payments.captures.", "payments.refunds.", "payments.credits.", "payments.voids.", "payments.reversals."},
+}
+
+// statusTypes are the types of the product payments.
+func statusTypes() []string {
+	var types []string
+	for _, service := range []string{"authorization", "capture", "refund", "credit", "void", "reversal"} {
+		for _, status := range []string{"accepted", "updated", "rejected", "reviewed", "partiallyApproved"} {
+			types = append(types, "payments."+service+".status."+status)
+		}
+	}
+	return types
 }
 
 // The two types that end a review. A profile's own reject is not among them:
@@ -66,7 +77,10 @@ func knownType(product, name string) bool {
 			continue
 		}
 		if slices.ContainsFunc(types, func(t string) bool {
-			return t == name || strings.HasSuffix(t, ".") && len(name) > len(t) && strings.HasPrefix(name, t)
+			if strings.HasSuffix(t, ".") {
+				return len(name) > len(t) && strings.HasPrefix(name, t)
+			}
+			return name == t
 		}) {
 			return true
 		}
@@ -356,10 +370,10 @@ func at(raw json.RawMessage, path ...string) json.RawMessage {
 	return raw
 }
 
-// textAt returns a string or number below an object, else nothing.
+// textAt returns a string or whole number below an object, else nothing.
 func textAt(raw json.RawMessage, path ...string) string {
 	value := at(raw, path...)
-	if len(value) == 0 || strings.IndexByte(`"-0123456789`, value[0]) < 0 {
+	if len(value) == 0 || value[0] != '"' && strings.Trim(string(value), "0123456789") != "" {
 		return ""
 	}
 	var t text

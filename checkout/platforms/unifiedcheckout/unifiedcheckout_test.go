@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,8 +66,9 @@ func TestPlatform(t *testing.T) {
 			t.Parallel()
 			platformtest.Run(t, platformtest.Suite{
 				New: func(t *testing.T, baseURL string, client *http.Client, log *slog.Logger) platforms.Platform {
-					settings := testSettings(baseURL)
+					settings := hookSettings(baseURL)
 					settings.Values["auth"] = auth
+					settings.Values["timeout_reversal"] = timeoutVPC
 					p, err := New(settings, client, log)
 					if err != nil {
 						t.Fatal(err)
@@ -74,7 +76,7 @@ func TestPlatform(t *testing.T) {
 					return p
 				},
 				Charge:         platforms.ChargeRequest{Attempt: testAttempt(), Request: request, TransientToken: "eyJ0cmFuc2llbnQi.dG9rZW4.c2ln"},
-				Secrets:        []string{testSecret, "0123456789abcdef0123456789abcdef"},
+				Secrets:        []string{testSecret, "0123456789abcdef0123456789abcdef", hookKey, "webhook-signing-key", "PRIVATE KEY"},
 				ApprovedStatus: http.StatusCreated,
 				Approved:       approval,
 				Refused:        `{"submitTimeUtc":"2026-01-15T10:21:02Z","status":"INVALID_REQUEST","reason":"MISSING_FIELD","message":"Declined - The request is missing one or more fields"}`,
@@ -83,6 +85,29 @@ func TestPlatform(t *testing.T) {
 
 				NothingFoundStatus: http.StatusCreated,
 				NothingFound:       `{"searchId":"x","totalCount":0,"count":0,"_embedded":{"transactionSummaries":[]}}`,
+
+				Done: func(op conversations.Operation) string {
+					status := map[conversations.OperationKind]string{conversations.OperationVoid: "VOIDED"}[op.Kind]
+					if status == "" {
+						status = "PENDING"
+					}
+					return `{"id":"7681234567890123456790","status":"` + status + `","clientReferenceInformation":{"code":"` + op.ID + `"}}`
+				},
+				DoneID:    "7681234567890123456790",
+				TakenBack: `{"id":"7681234567890123456790","status":"VOIDED","voidAmountDetails":{"voidAmount":"149.00","currency":"ZAR"}}`,
+				Audits:    true,
+				Notifications: &platformtest.Notifications{
+					Sign: func(body []byte, at time.Time) map[string]string {
+						stamp := strconv.FormatInt(at.UnixMilli(), 10)
+						return map[string]string{"v-c-signature": "t=" + stamp + ";keyId=" + hookKeyID + ";sig=" + signedWith(hookKey, stamp, string(body))}
+					},
+					News:          []byte(`{"eventType":"payments.capture.status.accepted","productId":"payments","retryNumber":0,"payload":{"id":"7681234567890123456789","status":"PENDING","clientReferenceInformation":{"code":"pr_07abc-op1"}}}`),
+					Repeat:        []byte(`{"eventType":"payments.capture.status.accepted","productId":"payments","retryNumber":1,"payload":{"id":"7681234567890123456789","status":"PENDING","clientReferenceInformation":{"code":"pr_07abc-op1"}}}`),
+					Other:         []byte(`{"eventType":"payments.capture.status.updated","productId":"payments","retryNumber":0,"payload":{"id":"7681234567890123456789","status":"TRANSMITTED","clientReferenceInformation":{"code":"pr_07abc-op1"}}}`),
+					TransactionID: "7681234567890123456789", Code: "pr_07abc-op1",
+					Unknown:  []byte(`{"eventType":"new.thing.happened","productId":"newProduct","payload":{"id":"7681234567890123456789"}}`),
+					Accepted: []byte(decision(accepted, casePayload)), Rejected: []byte(decision(rejected, casePayload)),
+				},
 			})
 		})
 	}
