@@ -583,6 +583,9 @@ func (p *paymentTx) giveBackMoney(reason string) {
 	default:
 		p.refund(p.r.Refundable(), reason)
 	}
+	if !slices.ContainsFunc(p.r.Operations, func(o Operation) bool { return p.r.counts(o) && o.open() }) {
+		p.r.Reason = "" // nothing that we know of is left
+	}
 }
 
 // giveBackReview gives back every attempt that is in review.
@@ -638,16 +641,21 @@ func refundInstead(p *paymentTx) {
 // markReversed notes that the money of an attempt went back, once all did.
 func markReversed(p *paymentTx) {
 	a := p.r.Attempt(p.op.Attempt)
+	if p.op.Kind != OperationRefund || p.r.returned(a) {
+		p.forget(a)
+		a.State = AttemptReversed
+	}
+}
+
+// returned tells whether all that an attempt held or took went back.
+func (r *PaymentRequest) returned(a *Attempt) bool {
 	left := cmp.Or(a.Result.Amount.Minor, a.Amount.Minor)
-	for _, o := range p.r.Operations {
+	for _, o := range r.Operations {
 		if o.Attempt == a.N && o.returns() && o.State == OperationSucceeded {
 			left -= o.Amount.Minor
 		}
 	}
-	if p.op.Kind != OperationRefund || left <= 0 {
-		p.forget(a)
-		a.State = AttemptReversed
-	}
+	return left <= 0
 }
 
 // tellOfReturn tells the customer what went back, once all parts of a refund
@@ -817,7 +825,7 @@ func (p *paymentTx) operationDone() error {
 	switch {
 	case p.op.Kind == OperationCapture:
 		p.take(CaptureDone)
-	case a.State == AttemptReversing && (p.op.Kind != OperationRefund || !p.op.Elsewhere):
+	case a.State == AttemptReversing && (p.op.Kind != OperationRefund || p.r.returned(a)):
 		return p.onAttemptBy(p.op, p.r.ID, a.N, HoldReleased, Result{})
 	case p.op.Kind == OperationRefund:
 		p.take(RefundDone)

@@ -775,6 +775,6 @@ func (w *walk) settle() {
 		w.t.Errorf("the request is still %s: %+v %+v", r.Lifecycle, r.Attempts, r.Operations)
 	}
 	if strings.Contains(string(r.Reason), ReasonReversing) && r.Lifecycle != Paid && r.Lifecycle != Authorized {
-		w.t.Errorf("%s with reason %s", r.Lifecycle, r.Reason)
+		w.t.Errorf("%s with reason %s: %+v", r.Lifecycle, r.Reason, r.Operations)
 	}
 }
