@@ -2,7 +2,11 @@ package cybersource
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestBackOffice(t *testing.T) {
@@ -78,5 +82,51 @@ func TestBackOfficeOverHTTP(t *testing.T) {
 	w.plain("/cybersource/back-office", `{"action":"void","id":"`+voided+`"}`)
 	if got := w.transactionsOf("VOID"); len(got) != 2 || !got[0].Voided || got[0].Reversed || got[1].RootID != voided {
 		t.Errorf("the books: got %+v", got)
+	}
+}
+
+// TestAuditorListsTwoDays: a search over a range of time finds everything in it once, page by page,
+// however the times are written.
+func TestAuditorListsTwoDays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, vpc)
+	var ids []string
+	for i := range 7 {
+		ids = append(ids, w.pay(payment(w.token("4111111111111111"), fmt.Sprintf("A-%d", i), "100.00", false, withTransactionID(fmt.Sprintf("t%d", i)))).text("id"))
+		w.clock.add(8 * time.Hour)
+	}
+	cancelled := w.post("/pts/v2/reversals", `{"clientReferenceInformation":{"transactionId":"t5"},"reversalInformation":{"amountDetails":{"totalAmount":"100.00","currency":"ZAR"},"reason":"timeout"}}`)
+	wantStatus(t, cancelled, 201, "REVERSED")
+	w.clock.add(time.Hour)
+	now := w.clock.now()
+	const day = 24 * time.Hour
+	for name, query := range map[string]string{
+		"epoch milliseconds": fmt.Sprintf("submitTimeUtc:[%d TO %d}", now.Add(-2*day).UnixMilli(), now.UnixMilli()),
+		"RFC 3339":           fmt.Sprintf("submitTimeUtc:[%s TO %s}", now.Add(-2*day).Format(time.RFC3339), now.Format(time.RFC3339)),
+		"date maths":         "submitTimeUtc:[NOW-2DAYS TO NOW}",
+		"with more":          "submitTimeUtc:[NOW-2DAYS TO NOW} AND (orderInformation.amountDetails.currency:ZAR OR merchantId:nobody)",
+		"two ranges":         fmt.Sprintf("(submitTimeUtc:[NOW-2DAYS TO NOW-1DAYS} OR submitTimeUtc:[NOW-1DAYS TO %d])", now.UnixMilli()),
+	} {
+		var got []string
+		for total := 1; len(got) < total; {
+			r := w.post("/tss/v2/searches", toJSON(t, object{"query": query, "sort": "submitTimeUtc:asc", "offset": len(got), "limit": 3, "timezone": "GMT"}))
+			count, _ := r.at("totalCount").(float64)
+			rows, _ := r.at("_embedded.transactionSummaries").([]any)
+			if r.status != 201 || len(rows) == 0 {
+				t.Fatalf("%s: got %d %s", name, r.status, r.body)
+			}
+			total = int(count)
+			for _, row := range rows {
+				got = append(got, row.(map[string]any)["id"].(string))
+			}
+		}
+		// The first payments are older than two days: the seventh is 9 hours old.
+		if want := append(slices.Clone(ids[2:]), cancelled.text("id")); !slices.Equal(got, want) {
+			t.Errorf("%s: got %d rows, want %d", name, len(got), len(want))
+		}
+	}
+	details := w.get("/tss/v2/transactions/" + cancelled.text("id"))
+	if details.text("rootId") != ids[5] || !strings.Contains(details.body, `"ics_timeout_auth_reversal"`) {
+		t.Errorf("the time-out reversal: got %s", details.body)
 	}
 }

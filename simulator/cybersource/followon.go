@@ -168,6 +168,7 @@ func (s *Simulator) reverse(r *record, field string, d amountDetails, ref client
 		r.review = notReviewed // there is nothing left to decide
 	}
 	made := s.follow(r, KindReversal, "REVERSED", ref, v)
+	made.timeout = field != "id" // asked for by transactionId
 	body := followBody(made, "reversals")
 	body["reversalAmountDetails"] = object{"reversedAmount": made.Amount, "originalTransactionAmount": r.requested.in(r.Currency), "currency": made.Currency}
 	body["processorInformation"] = object{"responseCode": "00"}

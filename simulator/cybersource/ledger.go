@@ -65,6 +65,7 @@ type record struct {
 	captured     amount // of a payment: what its live captures, or the sale itself, took
 	refunded     amount // of a capture or sale
 	review       review
+	timeout      bool // of a reversal: by transactionId, after an answer that never came
 	wantsCapture bool
 	result       outcome // as the books have it
 	told         outcome // what the merchant was told of a payment

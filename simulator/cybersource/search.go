@@ -186,6 +186,8 @@ var applicationNames = map[string][]string{
 // services are those that a record's application list names.
 func (r *record) services() []string {
 	switch {
+	case r.timeout:
+		return []string{"ics_timeout_auth_reversal"}
 	case r.Kind != KindPending:
 		return applicationNames[r.Kind]
 	case r.review == underReview:
