@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"github.com/gofiber/fiber/v2"
 
 	"paythread/checkout"
@@ -446,6 +448,147 @@ func TestBrowserShowsTheEnd(t *testing.T) {
 	}
 }
 
+// payable opens a request's window by the wall clock.
+func payable(r *conversations.PaymentRequest) {
+	opened(r)
+	end := time.Now().Add(time.Hour)
+	r.PayBy = &end
+	r.Contexts[0].ExpiresAt = end
+}
+
+// TestBrowserWaitsBeforeTheNextTry: after too many declines the page counts the
+// wait down, and offers the next try by itself.
+func TestBrowserWaitsBeforeTheNextTry(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add("r1", payable)
+	s.platform.answer = declined
+	s.decline("contact-r1", 3, time.Minute)
+	ctx := newTab(t)
+	s.visit(t, ctx, "r1")
+	do(t, ctx, chromedp.Click(payButton), chromedp.WaitVisible(cardButton), chromedp.Click(cardButton))
+	// The fourth decline: the page knows before a card is typed in vain.
+	heading, announced := shown(t, ctx, "too_soon")
+	if heading != "Please wait before you try again" || !strings.Contains(announced, "You can try again in 10 seconds") {
+		t.Errorf("the page says %q and announces %q", heading, announced)
+	}
+	wantFocus(t, ctx)
+	if left := get(t, ctx, chromedp.Text(chromedp.CSS("#wait-left"))); !strings.HasPrefix(left, "0:") {
+		t.Errorf("the wait is shown as %q", left)
+	}
+	if get(t, ctx, chromedp.Evaluate[bool](`!document.getElementById("again").hidden`)) {
+		t.Error("there is a button that would be refused")
+	}
+	do(t, ctx, chromedp.WaitVisible(chromedp.CSS("#clock"))) // the time to pay goes on, and may be extended
+	posts := s.posts.Load()
+	s.store.advance(10 * time.Second) // to the very end of it, and the browser's clock a little further
+	get(t, ctx, chromedp.Evaluate[bool](`(() => { const now = Date.now; Date.now = () => now() + 11000; return true; })()`))
+	shown(t, ctx, "declined")
+	do(t, ctx, chromedp.WaitVisible(payButton))
+	if s.posts.Load() != posts {
+		t.Error("waiting changed something")
+	}
+	s.platform.answer = captured
+	do(t, ctx, chromedp.Click(payButton), chromedp.WaitVisible(chromedp.CSS(`#card-pay[data-context=context-2]`)), chromedp.Click(cardButton))
+	shown(t, ctx, "paid")
+}
+
+// TestBrowserSaysWhatItWaitsFor: while an outcome is not known, the page
+// changes its words with what is known.
+func TestBrowserSaysWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add("r1", payable)
+	s.platform.answer = func(platforms.ChargeRequest) conversations.Result {
+		return conversations.Result{Outcome: conversations.OutcomeUnknown}
+	}
+	ctx := newTab(t)
+	s.visit(t, ctx, "r1")
+	do(t, ctx, chromedp.Click(payButton), chromedp.WaitVisible(cardButton), chromedp.Click(cardButton))
+	do(t, ctx, chromedp.WaitVisible(`//h1[text()="We are checking your payment"]`))
+	if _, err := s.store.Apply(ctx, "contact-r1", conversations.AttemptAnswered{
+		RequestID: "r1", Attempt: 1, Asked: true, Result: conversations.Result{Outcome: conversations.OutcomeRiskDeclined, PaymentID: "p", Amount: zar(14900)},
+	}, conversations.Once{}); err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, chromedp.WaitVisible(`//p[contains(., "is being released")]`))
+	wantFocus(t, ctx)
+	s.store.edit("r1", because(conversations.AttemptReversed, "DECISION_PROFILE_REJECT"))
+	s.store.edit("r1", func(r *conversations.PaymentRequest) {
+		r.Lifecycle = conversations.Open
+		end := time.Now().Add(time.Hour)
+		r.PayBy = &end
+	})
+	do(t, ctx, chromedp.WaitVisible(`//p[contains(., "has been released")]`), chromedp.WaitVisible(payButton))
+}
+
+// TestBrowserByKeyboard pays, after a decline, without a pointer.
+func TestBrowserByKeyboard(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add("r1", current)
+	first := true
+	s.platform.answer = func(r platforms.ChargeRequest) conversations.Result {
+		if first {
+			first = false
+			return declined(r)
+		}
+		return captured(r)
+	}
+	ctx := newTab(t)
+	s.visit(t, ctx, "r1")
+	// press moves the focus forward to an element, and presses Enter there.
+	press := func(selector string) {
+		t.Helper()
+		for range 30 {
+			do(t, ctx, chromedp.KeyEvent(kb.Tab))
+			if get(t, ctx, chromedp.Evaluate[bool](`document.activeElement.matches(`+strconv.Quote(selector)+`)`)) {
+				do(t, ctx, chromedp.KeyEvent(kb.Enter))
+				return
+			}
+		}
+		t.Fatalf("the keyboard does not reach %s", selector)
+	}
+	press("[data-do=pay]")
+	do(t, ctx, chromedp.WaitVisible(cardButton))
+	press("#card-pay")
+	shown(t, ctx, "declined")
+	wantFocus(t, ctx)
+	press("[data-do=pay]")
+	do(t, ctx, chromedp.WaitVisible(chromedp.CSS(`#card-pay[data-context=context-2]`)))
+	press("#card-pay")
+	shown(t, ctx, "paid")
+	press("#receipt button")
+	do(t, ctx, chromedp.WaitVisible(`//h1[text()="the receipt"]`))
+}
+
+// TestBrowserWithoutStyles: what is hidden stays so, and nothing is said by
+// looks alone.
+func TestBrowserWithoutStyles(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add("r1", payable)
+	s.decline("contact-r1", 9, lastDecline)
+	ctx := newTab(t)
+	s.visit(t, ctx, "r1")
+	get(t, ctx, chromedp.Evaluate[bool](`[...document.styleSheets].forEach((s) => { s.disabled = true; }), true`))
+	shown(t, ctx, "too_soon")
+	text := get(t, ctx, chromedp.Text(chromedp.CSS("body")))
+	for _, want := range []string{"Please wait before you try again", "You can try again in", "ZAR 149.00", "Test payment"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("without styles the page does not say %q:\n%s", want, text)
+		}
+	}
+	for _, hidden := range []string{"View receipt", "Try again\n", "I need more time"} {
+		if strings.Contains(text, hidden) {
+			t.Errorf("without styles the page shows %q:\n%s", hidden, text)
+		}
+	}
+	if n := get(t, ctx, chromedp.Evaluate[int](`[...document.querySelectorAll("svg")].filter((s) => s.getBoundingClientRect().width > 60).length`)); n > 0 {
+		t.Errorf("%d drawings fill the page without styles", n)
+	}
+}
+
 func TestBrowserWithoutScript(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -483,6 +626,7 @@ func TestPictures(t *testing.T) {
 				r.PayBy = &end
 			}
 		})
+		s.decline("contact-"+name, declinesOf[name], lastDecline)
 	}
 	shoot := func(name string, width int64, dark bool, steps ...chromedp.Action[chromedp.Void]) {
 		ctx := newTab(t)
@@ -512,11 +656,11 @@ func TestPictures(t *testing.T) {
 		}
 	}
 	for name := range screens {
-		shoot(name, 390, false)
-		shoot(name, 1280, false)
+		for _, width := range []int64{390, 1280} {
+			shoot(name, width, false)
+			shoot(name, width, true)
+		}
 	}
 	shoot("ask", 360, true)
-	shoot("paid", 390, true)
-	shoot("declined", 390, true)
 	shoot("opened", 390, false, chromedp.Click(payButton), chromedp.WaitVisible(cardButton))
 }
