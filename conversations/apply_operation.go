@@ -623,9 +623,7 @@ func goOnGivingBack(p *paymentTx) {
 		p.r.Reason = "" // a person has to look
 		return
 	}
-	if p.r.Refundable() > 0 || p.r.sums().captured == 0 {
-		p.giveBackMoney(OperationOrderPaid)
-	}
+	p.giveBackMoney(OperationOrderPaid)
 }
 
 // refundInstead follows a void that came too late.

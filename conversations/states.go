@@ -224,7 +224,7 @@ var paymentEdges = slices.Concat([]Edge{
 
 		// What became of operations, ours and those done elsewhere. The lifecycle
 		// follows from the totals.
-		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason}, Log: "captured"},
+		{From: []Lifecycle{Authorized, PartiallyRefunded}, On: CaptureDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason}, Log: "captured"},
 		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfRefundedInPart, To: PartiallyRefunded, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
 		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfCounts, To: Paid, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
 		{From: []Lifecycle{Paid, PartiallyRefunded, Reversed, Refunded}, On: CaptureDone, If: IfCounts, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
