@@ -13,7 +13,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
+
+	checkoutcybersource "paythread/checkout/platforms/cybersource"
 	"paythread/simulator"
 )
 
@@ -62,6 +66,7 @@ func TestSimulateServesHTTPS(t *testing.T) {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	t.Cleanup(transport.CloseIdleConnections)
 	client := &http.Client{Transport: transport}
+	signedOverTLS(t, client, found[1])
 	for _, path := range []string{"/", "/oms", "/cybersource/test-cards", "/cybersource/outcomes"} {
 		resp, err := client.Get(found[1] + path)
 		if err != nil {
@@ -71,6 +76,39 @@ func TestSimulateServesHTTPS(t *testing.T) {
 		_ = resp.Body.Close()
 		if err != nil || resp.StatusCode != http.StatusOK || strings.Contains(string(body), "http://localhost") {
 			t.Errorf("%s: got %d, %v, links to plain http: %t", path, resp.StatusCode, err, strings.Contains(string(body), "http://localhost"))
+		}
+	}
+}
+
+// signedOverTLS: what our own signers sign, host and port included, is taken.
+func signedOverTLS(t *testing.T, client *http.Client, base string) {
+	t.Helper()
+	credentials := checkoutcybersource.Credentials{MerchantID: demoCyberSource.ID, KeyID: demoCyberSource.KeyID, SharedSecret: demoCyberSource.SharedSecret}
+	byJWT, err := checkoutcybersource.NewJWTSigner(credentials, time.Now, uuid.NewString)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bySignature, err := checkoutcybersource.NewHTTPSigner(credentials, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, signer := range map[string]checkoutcybersource.Signer{"JWT": byJWT, "HTTP Signature": bySignature} {
+		body := []byte(`{"query":"id:1","sort":"submitTimeUtc:desc"}`)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/tss/v2/searches", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if err := signer.Sign(req, body, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close() // its head tells enough
+		if resp.StatusCode != http.StatusCreated {
+			t.Errorf("%s: got %s", name, resp.Status)
 		}
 	}
 }

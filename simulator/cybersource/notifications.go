@@ -226,8 +226,9 @@ func (sub *subscription) wants(e event) bool {
 
 func (s *Simulator) post(subscription string, e event) {
 	fault := s.faults.Take(CallNotification)
+	due := time.Now().Add(s.cfg.NotifyAfter) // from now, not from when the one before it was sent
 	s.notify.courier.Carry(subscription, fault, func(ctx context.Context) {
-		if faults.Wait(ctx, s.cfg.NotifyAfter) {
+		if faults.Wait(ctx, time.Until(due)) {
 			s.deliver(ctx, subscription, e, fault.Forges(), 0)
 		}
 	})
