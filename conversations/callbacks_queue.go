@@ -390,7 +390,7 @@ func (c *Callbacks) Record(ctx context.Context, e CallbackEndpoint, t Taken, r C
 	if err != nil {
 		return Recorded{}, Unavailable(fmt.Errorf("record a callback: %w", err))
 	}
-	if answer == "gone" && !r.Gone {
+	if answer == "missing" {
 		return Recorded{}, nil
 	}
 	done.Disabled = answer

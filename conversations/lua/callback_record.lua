@@ -5,14 +5,14 @@
 -- ARGV[6] word for what went wrong, "" if nothing   ARGV[7] when it is tried again, ms, or ""   ARGV[8] step of the timetable then
 -- ARGV[9] why the endpoint is switched off at once, or ""   ARGV[10] it is switched off, too, if all has failed since this time, ms;
 -- 0 if the failure says nothing of the endpoint
--- returns "" | "gone" if there is no such endpoint or delivery (any more) | why the endpoint was switched off by this
+-- returns "" | "missing" if there is no such endpoint or delivery (any more) | why the endpoint was switched off by this
 local endpoint, due, open, delivery = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, now, lease, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 if redis.call('EXISTS', endpoint) == 0 or redis.call('EXISTS', delivery) == 0 then
   redis.call('ZREM', due, id)
   redis.call('ZREM', open, id)
-  return 'gone'
+  return 'missing'
 end
 local score = redis.call('ZSCORE', due, id)
 local mine = score and tonumber(score) == tonumber(lease)
