@@ -89,6 +89,7 @@ type Store struct {
 	tooFewReplicas atomic.Int64
 
 	contacts *contactCache
+	turns    turns // of those who met a conflict
 	claims   *claimCache
 	closed   sync.Once
 }
@@ -325,6 +326,16 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 		}
 		known, fresh = answer.known, true
 		s.contacts.put(known)
+		if conflicts == 1 {
+			done, err := s.turns.take(ctx, contactID)
+			if err != nil {
+				return Applied{}, Unavailable(err)
+			}
+			defer done()
+			if latest := s.contacts.get(contactID); latest != nil { // what the one before left
+				known, fresh = latest, false
+			}
+		}
 		if conflicts > 3 {
 			if err := sleep(ctx, time.Duration(rand.Int64N(int64(min(conflicts, 20)))*int64(time.Millisecond))); err != nil {
 				return Applied{}, Unavailable(err)
