@@ -67,7 +67,7 @@ func TestReadingAPaidRequest(t *testing.T) {
 			t.Errorf("once paid %s is %v, want %v", path, got, want)
 		}
 	}
-	if got := fmt.Sprint(r.get("actions")); got != "[resend]" {
+	if got := fmt.Sprint(r.get("actions")); got != "[resend reverse refund]" {
 		t.Errorf("actions %s", got)
 	}
 	resent := b.call(apiCall{method: "POST", path: "/v1/payment-requests/" + id + "/resend", token: acmeKey}).want(t, 200)
@@ -96,7 +96,7 @@ func TestActions(t *testing.T) {
 	act("cancel", object{"reason": strings.Repeat("x", 201)}).problem(t, 422, "invalid", "", "reason")
 	act("cancel", object{"reason": 7}).problem(t, 422, "invalid", "", "reason")
 	act("cancel", "{").problem(t, 400, "invalid", "malformed")
-	act("refund", object{}).problem(t, 404, "not_found", "")
+	act("settle", object{}).problem(t, 404, "not_found", "")
 	b.unchanged(before)
 	if r := act("resend", object{"message": "payment"}).want(t, 200); r.text("messages.1.purpose") != "payment" {
 		t.Errorf("resent %s", r.raw)
