@@ -81,7 +81,7 @@ func newInbox(t testing.TB) *inbox {
 // await returns all deliveries once there are n.
 func (b *inbox) await(n int) []delivery {
 	b.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		b.mu.Lock()
 		list := append([]delivery{}, b.list...)

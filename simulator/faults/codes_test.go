@@ -210,3 +210,42 @@ func sendBody(ctx context.Context, url, body string) (int, string, error) {
 	b, err := io.ReadAll(res.Body)
 	return res.StatusCode, string(b), err
 }
+
+func TestOutcomesAreNamedByTheCompany(t *testing.T) {
+	t.Parallel()
+	set := New()
+	set.Name("a.pay", func(outcome string) bool { return outcome == "BROKE" || outcome == "DOWN" })
+	set.Name("a.void", func(outcome string) bool { return outcome == "DOWN" })
+	replace(t, set, Rule{Call: "a.pay", Do: Refuse, Outcome: "BROKE", Headers: map[string]string{"Retry-After": "7"}})
+	fault := set.Take("a.pay")
+	if name, ok := fault.Outcome(); name != "BROKE" || !ok {
+		t.Errorf("outcome: got %q, %t", name, ok)
+	}
+	if _, _, ok := fault.Refusal(); ok {
+		t.Error("a named outcome has a code, too")
+	}
+	header := http.Header{}
+	if fault.SetHeaders(header); header.Get("Retry-After") != "7" {
+		t.Errorf("headers: got %v", header)
+	}
+	if _, ok := (Fault{}).Outcome(); ok || (Fault{}).Forges() {
+		t.Error("the zero fault does something")
+	}
+	replace(t, set, Rule{Call: "a.webhook.status", Do: Forge}, Rule{Call: "a.*", Do: Refuse, Outcome: "DOWN"})
+	if !set.Take("a.webhook.status").Forges() || set.Take("a.void").Forges() {
+		t.Error("what is forged is not the webhook")
+	}
+	for field, rule := range map[string]Rule{
+		"outcome": {Call: "a.*", Do: Refuse, Outcome: "BROKE"},                // a.void does not know it
+		"status":  {Call: "a.pay", Do: Refuse, Outcome: "DOWN", Status: 500},  // it has one of its own
+		"code":    {Call: "a.pay", Do: Refuse, Outcome: "DOWN", Code: new(1)}, // the same
+		"do":      {Call: "a.pay", Do: Forge},                                 // not a webhook
+		"other":   {Call: "b.pay", Do: Refuse, Outcome: "DOWN"},               // nobody gave names
+		"delay":   {Call: "a.pay", Do: Delay, Delay: "1s", Outcome: "DOWN"},   // not a refusal
+		"missing": {Call: "a.pay", Do: Refuse, Headers: map[string]string{}},  // neither code nor outcome
+	} {
+		if err := set.Replace([]Rule{rule}); err == nil {
+			t.Errorf("%s: %+v was taken", field, rule)
+		}
+	}
+}
