@@ -23,7 +23,7 @@ import (
 
 const (
 	// maxNotification is far more than a delivery takes.
-	maxNotification = 256 << 10
+	maxNotification = 128 << 10
 	// maxAhead is how far in the future a delivery may be signed: clocks differ.
 	maxAhead = 5 * time.Minute
 )
@@ -160,7 +160,7 @@ func (s signature) signs(key, text []byte) bool {
 // the delivery if it did.
 type view struct {
 	text       []byte
-	envelope   json.RawMessage
+	envelope   members
 	signed     bool // the envelope is part of what was signed
 	payload    json.RawMessage
 	unreadable bool
@@ -177,7 +177,7 @@ func (p *Platform) views(body []byte) []view {
 		whole.unreadable = true
 		return []view{whole}
 	}
-	whole.envelope, whole.payload = envelope, at(envelope, "payload")
+	whole.envelope, whole.payload = envelope, envelope["payload"]
 	if sealed == "" {
 		return append(inner(whole.payload, view{envelope: envelope, payload: whole.payload}), whole)
 	}
@@ -195,7 +195,8 @@ func (p *Platform) views(body []byte) []view {
 		}
 		return append(ciphers, inner(text, view{unreadable: true})...)
 	}
-	payload := at(opened, "payload")
+	within := membersOf(opened)
+	payload := within["payload"]
 	if payload == nil { // the payload alone was encrypted
 		for i := range ciphers {
 			ciphers[i].payload = opened
@@ -203,10 +204,10 @@ func (p *Platform) views(body []byte) []view {
 		return append(ciphers, inner(text, view{envelope: envelope, payload: opened})...)
 	}
 	for i := range ciphers {
-		ciphers[i].envelope, ciphers[i].signed, ciphers[i].payload = opened, true, payload
+		ciphers[i].envelope, ciphers[i].signed, ciphers[i].payload = within, true, payload
 	}
-	views := append(ciphers, inner(text, view{envelope: opened, signed: true, payload: payload})...)
-	return append(views, inner(payload, view{envelope: opened, payload: payload})...)
+	views := append(ciphers, inner(text, view{envelope: within, signed: true, payload: payload})...)
+	return append(views, inner(payload, view{envelope: within, payload: payload})...)
 }
 
 // inner lists the two ways in which a part of a delivery may have been signed,
@@ -226,12 +227,14 @@ func inner(part []byte, v view) []view {
 
 // cipherOf returns the JWE of an encrypted delivery: the body's encData, or the
 // body itself, or that of its payload, which is then the part around it.
-func cipherOf(body []byte, envelope json.RawMessage) (cipher string, around json.RawMessage) {
-	if c := textAt(envelope, "encData"); c != "" {
+func cipherOf(body []byte, envelope members) (cipher string, around json.RawMessage) {
+	if c := envelope.text("encData"); c != "" {
 		return c, nil
 	}
-	if c := textAt(envelope, "payload", "encData"); c != "" {
-		return c, at(envelope, "payload")
+	if payload := envelope["payload"]; bytes.Contains(payload, []byte(`"encData"`)) {
+		if c := membersOf(payload).text("encData"); c != "" {
+			return c, payload
+		}
 	}
 	if text := string(bytes.TrimSpace(body)); envelope == nil && strings.Count(text, ".") == 4 {
 		return text, nil
@@ -269,28 +272,24 @@ func (v view) notification(header func(string) string) (platforms.Notification, 
 		}
 		entry = entries[0]
 	}
-	name, trusted := textAt(entry, "eventType"), true
+	places := placesOf(entry)
+	name, trusted := places[0].text("eventType"), true
 	if name == "" {
-		name, trusted = textAt(v.envelope, "eventType"), v.signed
+		name, trusted = v.envelope.text("eventType"), v.signed
 	}
 	if name == "" {
 		name, trusted = header("v-c-event-type"), false
 	}
-	product := textAt(v.envelope, "productId")
+	product := v.envelope.text("productId")
 	if product == "" {
 		product = header("v-c-product-name")
 	}
 	n := platforms.Notification{Product: eventWord(product), Type: eventWord(name)}
 	n.Known = knownType(n.Product, n.Type)
-	if id := firstText(entry, "id"); idForm.MatchString(id) {
+	if id := firstOf(places, "id"); idForm.MatchString(id) {
 		n.TransactionID = id
 	}
-	for _, code := range []string{firstText(entry, "clientReferenceInformation", "code"), firstText(entry, "referenceNumber")} {
-		if codeForm.MatchString(code) && len(code) <= maxCode {
-			n.Code = code
-			break
-		}
-	}
+	n.Code = codeIn(places)
 	if trusted && n.Known && (n.TransactionID != "" || n.Code != "") {
 		switch n.Type {
 		case typeReviewAccepted:
@@ -299,7 +298,7 @@ func (v view) notification(header func(string) string) (platforms.Notification, 
 			n.Review = platforms.ReviewRejected
 		}
 	}
-	n.Key = notificationKey(n, firstText(entry, "status"), firstText(entry, "outcome"), entry)
+	n.Key = notificationKey(n, firstOf(places, "status"), firstOf(places, "outcome"), entry)
 	return n, nil
 }
 
@@ -321,31 +320,72 @@ func notificationKey(n platforms.Notification, status, outcome string, entry []b
 	return "cybersource-" + hex.EncodeToString(hash.Sum(nil)[:16])
 }
 
-// entryPaths are where the shapes of the products keep what a notification is
-// about; the entry itself comes last.
-var entryPaths = [][]string{{"transactionResult", "details"}, {"transactionResult"}, {"data"}, {"details"}, {}}
+// members are those of a JSON object, as they are written.
+type members map[string]json.RawMessage
 
-// firstText returns the first text at a path below one of the entry's places.
-// The entry's own id comes before one of its details.
-func firstText(entry json.RawMessage, path ...string) string {
-	if own := textAt(entry, path...); own != "" {
-		return own
+// membersOf reads an object; anything else has no members.
+func membersOf(raw json.RawMessage) members {
+	var m members
+	if !bytes.HasPrefix(raw, []byte("{")) || json.Unmarshal(raw, &m) != nil {
+		return nil
 	}
-	for _, place := range entryPaths {
-		if s := textAt(entry, append(slices.Clone(place), path...)...); s != "" {
+	return m
+}
+
+// text returns a string or whole number, else nothing.
+func (m members) text(name string) string {
+	value := m[name]
+	if len(value) == 0 || value[0] != '"' && strings.Trim(string(value), "0123456789") != "" {
+		return ""
+	}
+	var t text
+	if json.Unmarshal(value, &t) != nil {
+		return ""
+	}
+	return string(t)
+}
+
+// placesOf returns where the shapes of the products keep what a notification is
+// about. The entry itself comes first.
+func placesOf(entry json.RawMessage) []members {
+	own := membersOf(entry)
+	result := membersOf(own["transactionResult"])
+	return []members{own, membersOf(result["details"]), result, membersOf(own["data"]), membersOf(own["details"])}
+}
+
+// firstOf returns the first text of that name.
+func firstOf(places []members, name string) string {
+	for _, place := range places {
+		if s := place.text(name); s != "" {
 			return s
 		}
 	}
 	return ""
 }
 
-// readObject reads a JSON object that has no member twice.
-func readObject(text []byte) (json.RawMessage, error) {
-	raw, err := readJSON(text)
-	if err == nil && !bytes.HasPrefix(raw, []byte("{")) {
-		return nil, errAmbiguous
+// codeIn returns the reference that a notification names, if it can be one of
+// ours. Cases call it a reference number.
+func codeIn(places []members) string {
+	for _, place := range places {
+		for _, code := range []string{membersOf(place["clientReferenceInformation"]).text("code"), place.text("referenceNumber")} {
+			if codeForm.MatchString(code) && len(code) <= maxCode {
+				return code
+			}
+		}
 	}
-	return raw, err
+	return ""
+}
+
+// readObject reads a JSON object that has no member twice.
+func readObject(text []byte) (members, error) {
+	raw, err := readJSON(text)
+	if err != nil {
+		return nil, err
+	}
+	if m := membersOf(raw); m != nil {
+		return m, nil
+	}
+	return nil, errAmbiguous
 }
 
 // readJSON reads one JSON value whose objects have no member twice. Its bytes
@@ -356,31 +396,6 @@ func readJSON(text []byte) (json.RawMessage, error) {
 		return nil, err
 	}
 	return raw, nil
-}
-
-// at returns the value below an object, as it is written; nil if there is none.
-func at(raw json.RawMessage, path ...string) json.RawMessage {
-	for _, name := range path {
-		var members map[string]json.RawMessage
-		if json.Unmarshal(raw, &members) != nil {
-			return nil
-		}
-		raw = members[name]
-	}
-	return raw
-}
-
-// textAt returns a string or whole number below an object, else nothing.
-func textAt(raw json.RawMessage, path ...string) string {
-	value := at(raw, path...)
-	if len(value) == 0 || value[0] != '"' && strings.Trim(string(value), "0123456789") != "" {
-		return ""
-	}
-	var t text
-	if json.Unmarshal(value, &t) != nil {
-		return ""
-	}
-	return string(t)
 }
 
 func compact(raw []byte) []byte {
