@@ -108,7 +108,7 @@ func (p providersOfTheStage) settle(c *simulator.Config, public string) {
 func TestStoriesAtEachProvider(t *testing.T) {
 	t.Parallel()
 	for _, p := range []providersOfTheStage{{"twilio", "clickatell"}, {"clickatell", "twilio"}} {
-		for _, name := range []string{"paid_*", "chat_*", "stop_by_whatsapp", "sent_again", "not_on_whatsapp", "phone_switched_off"} {
+		for _, name := range []string{"paid_*", "chat_*", "stop_by_whatsapp", "sent_again", "not_on_whatsapp", "phone_switched_off", "refunded_in_parts"} {
 			stories := readStories(t, name)
 			for i := range stories {
 				stories[i].stage.Providers = &p

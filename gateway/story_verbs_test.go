@@ -39,7 +39,7 @@ type tale struct {
 
 // openPage is a pay page in the customer's browser.
 type openPage struct {
-	url, nonce, context string
+	url, nonce, context, text string
 }
 
 func newTale(t *testing.T, s *stage) *tale {
@@ -330,6 +330,15 @@ func (s *tale) finds(id, token, want string) {
 	})
 }
 
+// shopRefunds gives back an amount, or all that is left.
+func (s *tale) shopRefunds(w []string) {
+	body := map[string]any{"reason": "goods came back"}
+	if len(w) > 0 {
+		body["amount"] = moneyOf(w[0])
+	}
+	s.want(s.call(http.MethodPost, s.public+"/v1/payment-requests/"+s.current().id+"/refund", bearer(demoAPIKey), body), http.StatusOK)
+}
+
 func (s *tale) press(action string) response {
 	return s.call(http.MethodPost, s.public+"/v1/payment-requests/"+s.current().id+"/"+action, bearer(s.token), struct{}{})
 }
@@ -514,9 +523,12 @@ func (s *tale) receive(what string, fits func(simulator.Message) bool) {
 // messageMarks tell the messages apart, as a customer would.
 var messageMarks = map[string]func(simulator.Message) bool{
 	"payment":      func(m simulator.Message) bool { return linkOf(m, "/p/") != "" },
-	"receipt":      func(m simulator.Message) bool { return linkOf(m, "/r/") != "" },
+	"receipt":      func(m simulator.Message) bool { return linkOf(m, "/r/") != "" && !tellsOfRefund(m) },
+	"refund":       func(m simulator.Message) bool { return linkOf(m, "/r/") != "" && tellsOfRefund(m) },
 	"cancellation": func(m simulator.Message) bool { return strings.Contains(m.Text, "was cancelled") },
 }
+
+func tellsOfRefund(m simulator.Message) bool { return strings.Contains(m.Text, "we returned") }
 
 func linkOf(m simulator.Message, kind string) string {
 	for _, l := range m.Links {
@@ -571,7 +583,9 @@ func (s *tale) visit(link string) {
 	s.t.Helper()
 	r := s.want(s.call(http.MethodGet, link, nil, nil), http.StatusSeeOther)
 	s.page = openPage{url: r.header.Get("Location")}
-	found := nonceInPage.FindSubmatch(s.want(s.call(http.MethodGet, s.page.url, nil, nil), http.StatusOK).body)
+	shown := s.want(s.call(http.MethodGet, s.page.url, nil, nil), http.StatusOK).body
+	s.page.text = strings.ReplaceAll(html.UnescapeString(string(shown)), "\u00a0", " ")
+	found := nonceInPage.FindSubmatch(shown)
 	if found == nil {
 		s.fail("the page behind the link has no nonce")
 	}
@@ -742,6 +756,14 @@ func (s *tale) customerOpensReceipt([]string) {
 	if r := s.pressOn("viewed", struct{}{}); r.status/100 != 2 {
 		s.fail("the receipt's page answered %d: %s", r.status, r.body)
 	}
+}
+
+// customerFindsOnReceipt reads the receipt once more.
+func (s *tale) customerFindsOnReceipt(w []string) {
+	s.await("the receipt to say "+w[0], func() bool {
+		s.visit(s.newestLink("/r/"))
+		return strings.Contains(s.page.text, w[0])
+	})
 }
 
 // ---- the companies ----
