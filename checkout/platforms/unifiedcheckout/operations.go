@@ -148,7 +148,11 @@ func (p *Platform) told(message string, op conversations.Operation, v verdict) (
 // Reverse implements platforms.Reverser. Giving money back twice is impossible
 // there: the second call is refused. So it is repeated without fear.
 func (p *Platform) Reverse(ctx context.Context, op conversations.Operation, a conversations.Attempt) (platforms.OperationResult, error) {
-	return p.told("reversal answered", op, p.reverse(ctx, op, a))
+	v := p.reverse(ctx, op, a)
+	if op.State == conversations.OperationUnsettled && v.state == conversations.OperationPending && v.reason != conversations.ErrorUnderReview {
+		v.state = conversations.OperationUnsettled // this call did nothing, and an earlier one may have
+	}
+	return p.told("reversal answered", op, v)
 }
 
 // reverse voids what is captured, and releases what is only held.
@@ -307,7 +311,10 @@ func (p *Platform) voidedOrSettled(ctx context.Context, op conversations.Operati
 			}
 		}
 	}
-	if p.mayYetShow(op) {
+	// Without an earlier call of ours this refusal needs no waiting: money that is
+	// settled has to be refunded, and a customer who paid twice waits for it. Had
+	// somebody voided it a minute ago, the refund would be refused.
+	if op.State == conversations.OperationUnsettled && p.mayYetShow(op) {
 		return unsettled(refusal.reason, errNotVisible)
 	}
 	p.log.Info("void refused as settled", "operation", op.ID, "attempt", a.Code, "reason", refusal.reason)

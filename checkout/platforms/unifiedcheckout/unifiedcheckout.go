@@ -62,7 +62,7 @@ var settings = []platforms.Setting{
 	{Name: "page_origins", Doc: "comma-separated further origins that the pay page may load from: wallets, 3-D Secure, or the browser's address of base_url where it differs"},
 	{Name: "search_window", Doc: "how long before and after an attempt transactions are searched", Default: "24h"},
 	{Name: "search_lag", Doc: "how long a transaction may be missing in CyberSource's search. A capture or refund that was never answered is sent once more only if it does not show by then", Default: "25m"},
-	{Name: "timeout_reversal", Doc: "vpc where the processor behind the account is Visa Platform Connect: a charge whose answer never came, and which the search does not show, is taken back by its transactionId, and the customer may pay again; none everywhere else", Default: timeoutNone},
+	{Name: "timeout_reversal", Doc: "how a charge is taken back whose answer never came and which the search does not show: vpc, by its transactionId, where the processor behind the account is Visa Platform Connect, and then the customer may pay again at once; none everywhere else", Default: timeoutNone},
 	{Name: "timeout_reversal_after", Doc: "how long after a charge that is done; CyberSource wants at least 60s", Default: "60s"},
 	{Name: "webhook_keys", Doc: "keys that CyberSource signs notifications with, keyId:secret, the secret in base64; several with commas, so that the previous one is still taken after a new one was made. Empty: notifications are refused", Secret: true},
 	{Name: "webhook_private_key", Doc: "private key for encrypted notifications (message-level encryption), RSA, PKCS #8 in PEM; several one after the other", Secret: true},
