@@ -115,7 +115,7 @@ func (c *Callbacks) queue(ctx context.Context, merchantID, endpointID string, ev
 	args := []any{now.UnixMilli(), ms(c.o.Keep), now.Add(-c.o.Keep).UnixMilli()}
 	for i, e := range events {
 		if e.print == "" {
-			e.print = digest(e.Type + "\n" + string(e.Body))
+			e.print = digest(e.ID) // whoever makes it means the same
 			events[i].print = e.print
 		}
 		keys = append(keys, c.s.keys.callback(merchantID, endpointID, "d", e.ID))

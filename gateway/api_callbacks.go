@@ -153,7 +153,8 @@ func deliveryDocument(d conversations.CallbackDelivery) CallbackDeliveryDocument
 	}
 }
 
-type callbackInput struct {
+// CallbackIDInput is the input of whatever concerns one callback endpoint.
+type CallbackIDInput struct {
 	ID string `path:"id" maxLength:"64" example:"ce_0k3v9m2x7c1d5f8g4h6j"`
 }
 
@@ -257,7 +258,7 @@ func (a *api) listCallbacks(ctx context.Context, _ *struct{}) (*callbacksOutput,
 }
 
 // getCallback answers GET /v1/callback-endpoints/{id}.
-func (a *api) getCallback(ctx context.Context, in *callbackInput) (*callbackOutput, error) {
+func (a *api) getCallback(ctx context.Context, in *CallbackIDInput) (*callbackOutput, error) {
 	c := callOf(ctx)
 	if err := c.needsKey(); err != nil {
 		return nil, err
@@ -271,7 +272,7 @@ func (a *api) getCallback(ctx context.Context, in *callbackInput) (*callbackOutp
 
 type updateCallbackInput struct {
 	Idempotent
-	callbackInput
+	CallbackIDInput
 	Body struct {
 		URL         *string   `json:"url,omitempty" maxLength:"500" doc:"https, on the public internet."`
 		Description *string   `json:"description,omitempty" maxLength:"200"`
@@ -307,7 +308,7 @@ func (a *api) changedCallback(ctx context.Context, what string, e conversations.
 
 type callbackActionInput struct {
 	Idempotent
-	callbackInput
+	CallbackIDInput
 	Body *struct{} `nameHint:"CallbackActionBody"`
 }
 
@@ -408,7 +409,7 @@ func onceName(c *call) string {
 }
 
 // deleteCallback answers DELETE /v1/callback-endpoints/{id}.
-func (a *api) deleteCallback(ctx context.Context, in *callbackInput) (*struct{}, error) {
+func (a *api) deleteCallback(ctx context.Context, in *CallbackIDInput) (*struct{}, error) {
 	c := callOf(ctx)
 	if err := c.needsKey(); err != nil {
 		return nil, err
@@ -428,7 +429,7 @@ func (a *api) deleteCallback(ctx context.Context, in *callbackInput) (*struct{},
 }
 
 type deliveriesInput struct {
-	callbackInput
+	CallbackIDInput
 	State  string `query:"state" enum:"pending,failed,delivered,given_up" doc:"Only those in this state."`
 	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
 	Cursor string `query:"cursor" maxLength:"160" doc:"next_cursor of the page before."`
@@ -461,7 +462,7 @@ func (a *api) listDeliveries(ctx context.Context, in *deliveriesInput) (*deliver
 
 type redeliverInput struct {
 	Idempotent
-	callbackInput
+	CallbackIDInput
 	Delivery string    `path:"delivery" maxLength:"128" example:"evt_pr_0k3v9m2x7c1d5f8g4h6j_7"`
 	Body     *struct{} `nameHint:"RedeliverBody"`
 }
@@ -482,7 +483,7 @@ func (a *api) redeliverCallback(ctx context.Context, in *redeliverInput) (*deliv
 
 type replayInput struct {
 	Idempotent
-	callbackInput
+	CallbackIDInput
 	Body struct {
 		Since      time.Time  `json:"since" doc:"Events from this time on."`
 		Until      *time.Time `json:"until,omitempty" doc:"Missing: now."`
