@@ -62,7 +62,11 @@ func (d *desk) do(event conversations.Event) {
 	var missing *conversations.Missing
 	switch {
 	case errors.As(err, &missing):
-		d.state.Requests[missing.RequestID], d.state.Messages[missing.MessageID] = d.state.Requests[missing.RequestID], nil
+		if missing.RequestID != "" { // the store would look for it, and find nothing
+			d.state.Requests[missing.RequestID] = nil
+		} else {
+			d.state.Messages[missing.MessageID] = nil
+		}
 		d.do(event)
 		return
 	case errors.Is(err, conversations.ErrNothing):
