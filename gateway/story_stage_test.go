@@ -41,7 +41,8 @@ type stageOptions struct {
 	SearchDelay time.Duration // until the platform's search shows a payment
 	TimeToOpen  time.Duration // the merchant's
 	TimeToPay   time.Duration
-	SMSAfter    time.Duration        // without word of delivery on WhatsApp
+	SMSAfter    time.Duration // without word of delivery on WhatsApp
+	Money       moneyOfTheStage
 	Providers   *providersOfTheStage // nil: the demo's
 }
 
@@ -75,7 +76,7 @@ func newStage(t *testing.T, o stageOptions) *stage {
 		t.Fatal(err)
 	}
 	s.outside, err = startWorld(socket, url, worldOptions{
-		GatewayURL: s.public, Pace: o.Pace, Log: log,
+		GatewayURL: s.public, Pace: o.Pace, Log: log, Notify: o.Money.Notifies,
 		Change: func(w *simulator.Config, c *cybersource.Config) {
 			if o.Providers != nil {
 				o.Providers.settle(w, s.public)
@@ -84,6 +85,7 @@ func newStage(t *testing.T, o stageOptions) *stage {
 			if c.SearchDelay == 0 {
 				c.SearchDelay = -1 // at once
 			}
+			c.ReviewsAllowReversals = o.Money.ReviewWithin > 0
 		},
 	})
 	if err != nil {
@@ -143,6 +145,7 @@ func (s *stage) configure(o stageOptions) *Config {
 	config.Redis = redis
 	for _, m := range config.Merchants {
 		m.Fallback.After = cmp.Or(o.SMSAfter, m.Fallback.After)
+		o.Money.settle(m)
 		m.TimeToOpen, m.TimeToPay = cmp.Or(o.TimeToOpen, m.TimeToOpen), cmp.Or(o.TimeToPay, m.TimeToPay)
 	}
 	config.Dispatcher.RetryAfter, config.Dispatcher.ClaimIdle = 200*time.Millisecond, 2*time.Second

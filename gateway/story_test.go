@@ -92,15 +92,18 @@ func readStage(text []byte) (stageOptions, error) {
 		TokenLife   string `yaml:"token_life"`
 		SearchDelay string `yaml:"search_delay"`
 		SMSAfter    string `yaml:"sms_after"`
+		ReviewIn    string `yaml:"review_within"`
+		TakeBackIn  string `yaml:"timeout_reversal_after"`
+		Notifies    bool   `yaml:"notifications"`
 	}
 	if err := yaml.Unmarshal(text, &in); err != nil {
 		return stageOptions{}, err
 	}
-	o := stageOptions{Timings: in.Timings}
+	o := stageOptions{Timings: in.Timings, Money: moneyOfTheStage{Notifies: in.Notifies}}
 	for _, d := range []struct {
 		text string
 		to   *time.Duration
-	}{{in.Pace, &o.Pace}, {in.TokenLife, &o.TokenLife}, {in.SearchDelay, &o.SearchDelay}, {in.SMSAfter, &o.SMSAfter}} {
+	}{{in.Pace, &o.Pace}, {in.TokenLife, &o.TokenLife}, {in.SearchDelay, &o.SearchDelay}, {in.SMSAfter, &o.SMSAfter}, {in.ReviewIn, &o.Money.ReviewWithin}, {in.TakeBackIn, &o.Money.TakeBackAfter}} {
 		if d.text == "" {
 			continue
 		}
@@ -124,22 +127,24 @@ func storyLines(text string, first int) []storyLine {
 
 // storyWords are the words that may stand in the braces of a form.
 var storyWords = map[string]string{
-	"{amount}":  `(\d+\.\d\d [A-Z]{3})`,
-	"{order}":   `(\S+)`,
-	"{channel}": `(whatsapp|sms)`,
-	"{text}":    `"([^"]+)"`,
-	"{n}":       `(\d+)`,
-	"{events}":  `([a-z ,]+)`,
-	"{event}":   `([a-z ]+)`,
-	"{times}":   `(never|once|twice|\d+ times)`,
-	"{seconds}": `(\d+)`,
-	"{state}":   `([a-z_]+(?: \([a-z_]+\))?(?:, late)?)`,
-	"{reason}":  `([a-z_]+)`,
-	"{card}":    `([a-z ]+)`,
-	"{message}": `(payment|receipt|cancellation|refund)`,
-	"{switch}":  `(on|off)`,
-	"{which}":   `(first|second)`,
-	"{action}":  `(cancel|extend|resend)`,
+	"{amount}":   `(\d+\.\d\d [A-Z]{3})`,
+	"{order}":    `(\S+)`,
+	"{channel}":  `(whatsapp|sms)`,
+	"{text}":     `"([^"]+)"`,
+	"{n}":        `(\d+)`,
+	"{events}":   `([a-z ,]+)`,
+	"{event}":    `([a-z ]+)`,
+	"{times}":    `(never|once|twice|\d+ times)`,
+	"{seconds}":  `(\d+)`,
+	"{state}":    `([a-z_]+(?: \([a-z_]+\))?(?:, late)?)`,
+	"{reason}":   `([a-z_]+)`,
+	"{card}":     `([a-z ]+)`,
+	"{message}":  `(payment|receipt|cancellation|refund)`,
+	"{switch}":   `(on|off)`,
+	"{which}":    `(first|second)`,
+	"{action}":   `(cancel|extend|resend)`,
+	"{wish}":     `(capture|reverse|refund)`,
+	"{decision}": `(accepts|rejects)`,
 }
 
 // verb is one form of a line and what it does.
@@ -327,6 +332,15 @@ var storyVerbs = sync.OnceValue(func() []verb {
 		{form: "platform will lose its next answer", do: (*tale).platformLosesAnswer},
 		{form: "platform shows the payment in its search", do: (*tale).platformShows},
 		{form: "bank shows {n} payments and {n} given back", do: (*tale).bankShows},
+
+		{form: "shop asks to hold {amount} for order {order} by {channel}", do: (*tale).shopAsksToHold},
+		{form: "shop captures {amount}", do: (*tale).shopCaptures},
+		{form: "shop captures the rest", do: (*tale).shopCaptures},
+		{form: "shop gives the payment back", do: (*tale).shopReverses},
+		{form: "shop cannot {wish}: {reason}", do: (*tale).shopCannot},
+		{form: "shop's books say {amount} captured, {amount} reversed, {amount} refunded", do: (*tale).shopCounts},
+		{form: "person in the business center refunds {amount}", do: (*tale).personRefunds},
+		{form: "reviewer {decision} the payment", do: (*tale).reviewerDecides},
 		{form: "gateway restarts", do: (*tale).gatewayRestarts},
 	})
 })
