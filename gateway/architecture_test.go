@@ -209,6 +209,141 @@ func TestArchitectureRulesBite(t *testing.T) {
 	}
 }
 
+// floatRule says where numbers with a fraction may appear in the code that
+// handles money. Elsewhere they may not at all: 0.1 + 0.2 is not 0.3.
+type floatRule struct {
+	files string // as path.Match reads them
+	why   string
+}
+
+var floatRules = []floatRule{
+	{"conversations/timers.go", "Redis gives the scores of a sorted set as such: these are times"},
+	{"conversations/callbacks_queue.go", "scores of sorted sets, and waits that differ a little"},
+	{"gateway/metrics*.go", "Prometheus takes nothing else"},
+	{"gateway/api_docs.go", "the bounds of a schema in the API's description"},
+	{"gateway/api_senders.go", "rates of messages"},
+	{"gateway/callbacks_send.go", "seconds in a metric"},
+	{"gateway/sse.go", "seconds in a metric"},
+	{"gateway/dispatcher_retry.go", "waits that grow"},
+	{"gateway/dispatcher_sender.go", "rates of messages"},
+}
+
+// handlesMoney tells whether amounts pass through a package. The providers of
+// messages get them as text, and the simulator keeps its own books.
+func handlesMoney(pkg string) bool {
+	top, _, _ := strings.Cut(pkg, "/")
+	return pkg == "gateway" || slices.Contains([]string{"conversations", "checkout", "receipts"}, top)
+}
+
+// floatsOf lists where a file uses numbers with a fraction.
+func floatsOf(f *ast.File) (found []string) {
+	packages := map[string]string{}
+	for _, spec := range f.Imports {
+		name := path.Base(importPath(spec))
+		if spec.Name != nil {
+			name = spec.Name.Name
+		}
+		packages[name] = importPath(spec)
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.Ident:
+			if slices.Contains([]string{"float32", "float64", "complex64", "complex128"}, n.Name) {
+				found = append(found, n.Name)
+			}
+		case *ast.BasicLit:
+			if n.Kind == token.FLOAT || n.Kind == token.IMAG {
+				found = append(found, n.Value)
+			}
+		case *ast.SelectorExpr:
+			x, ok := n.X.(*ast.Ident)
+			if !ok {
+				break
+			}
+			switch of, name := packages[x.Name], n.Sel.Name; {
+			case of == "strconv" && strings.HasSuffix(name, "Float"),
+				of == "math/big" && (strings.HasSuffix(name, "Float") || strings.HasSuffix(name, "Rat")),
+				of == "math" && !strings.HasPrefix(name, "Max") && !strings.HasPrefix(name, "Min"):
+				found = append(found, x.Name+"."+name)
+			}
+		}
+		return true
+	})
+	return found
+}
+
+// TestMoneyIsNeverAFloat holds amounts to integers in minor units.
+func TestMoneyIsNeverAFloat(t *testing.T) {
+	t.Parallel()
+	used, looked := map[string]bool{}, 0
+	for _, s := range moduleSources(t) {
+		if s.isTest() || !handlesMoney(s.pkg()) {
+			continue
+		}
+		looked++
+		found := floatsOf(s.syntax)
+		if len(found) == 0 {
+			continue
+		}
+		i := slices.IndexFunc(floatRules, func(r floatRule) bool {
+			ok, err := path.Match(r.files, s.file)
+			return ok && err == nil
+		})
+		if i < 0 {
+			t.Errorf("%s uses %s: amounts are integers in minor units and pass nowhere through a float; where it is something else, name the file in floatRules, with the reason",
+				s.file, strings.Join(slices.Compact(found), ", "))
+			continue
+		}
+		used[floatRules[i].files] = true
+	}
+	for _, r := range floatRules {
+		if !used[r.files] {
+			t.Errorf("nothing in %s needs its exception any more (%s)", r.files, r.why)
+		}
+	}
+	if looked < 100 {
+		t.Errorf("only %d files were looked at", looked)
+	}
+}
+
+func TestFloatsAreFound(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]string{
+		"var a float64":                          "float64",
+		"func f(minor int64) float32":            "float32",
+		"var a = 1.5":                            "1.5",
+		"var a = 1e3":                            "1e3",
+		"var a, _ = strconv.ParseFloat(`1`, 64)": "strconv.ParseFloat",
+		"var a = strconv.FormatFloat":            "strconv.FormatFloat",
+		"var a = strconv.AppendFloat":            "strconv.AppendFloat",
+		"var a big.Float":                        "big.Float",
+		"var a = big.NewRat":                     "big.NewRat",
+		"var a = math.Pow10(2)":                  "math.Pow10",
+		"var a = math.Round":                     "math.Round",
+		"var a = math.MaxInt64":                  "",
+		"var a = strconv.ParseInt":               "",
+		"var a big.Int":                          "",
+		"var a = 100":                            "",
+		"var a = \"1.5\"":                        "",
+	} {
+		f, err := parser.ParseFile(token.NewFileSet(), "a.go", "package a\nimport (\"math\"; \"math/big\"; \"strconv\")\n"+code, 0)
+		if err != nil {
+			t.Fatal(code, err)
+		}
+		if got := strings.Join(floatsOf(f), " "); got != want {
+			t.Errorf("%s: found %q, want %q", code, got, want)
+		}
+	}
+	for pkg, want := range map[string]bool{
+		"conversations": true, "checkout": true, "checkout/platforms/unifiedcheckout": true, "receipts": true, "gateway": true,
+		"gateway/providers/meta": false, "simulator/cybersource": false, "scripts/benchload": false,
+	} {
+		if got := handlesMoney(pkg); got != want {
+			t.Errorf("%s handles money: %v, want %v", pkg, got, want)
+		}
+	}
+}
+
 // TestPackageComments: every package says once what it is for.
 func TestPackageComments(t *testing.T) {
 	t.Parallel()
