@@ -41,6 +41,7 @@
 //	k:<merchant>:<key>         string  hash and chosen ids of a create or sealing              idempotency
 //	s:<sealed order>           string  a sealed order                                          sealed orders, renewed when read
 //	q:<throttle>               string  a shared rate limit                                     until it is full again
+//	n:<merchant>:<address>     hash    tries to pay from an address, by its digest             until their window ends
 //	w:<sender>                 hash    notices about a sender, and what holds it back          money, renewed by every word of it
 //	b:<merchant>               hash    callback endpoints, and where each is kept              none: at most a few entries a merchant
 //	g:<merchant>               hash    digests of settings, to see which have changed          none: one small entry a setting

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // printed holds a printed file against what the code prints, or rewrites it.
@@ -239,12 +240,17 @@ func guardReasons(g Guard) []string {
 		{PayBy: &future, Contexts: slices.Repeat([]CaptureContext{{ExpiresAt: future}}, maxContexts)},
 		{CapturedMinor: 2, PaidBy: 1},
 	} {
-		p := &paymentTx{tx: &tx{State: State{Merchant: Merchant{MaxAttempts: 200}}, now: noon}, r: r, a: &Attempt{N: 9}, op: &Operation{Attempt: 9}}
 		for i := range r.Attempts {
 			r.Attempts[i].N = 9
 		}
-		if no := guards[g](p); no != nil && !slices.Contains(reasons, no.Reason) {
-			reasons = append(reasons, no.Reason)
+		for _, declines := range []int{0, someLimits.FreeDeclines + 1, someLimits.ContactTries} {
+			p := &paymentTx{
+				tx: &tx{State: State{Merchant: Merchant{MaxAttempts: 200, CardTesting: someLimits}}, now: noon, contact: &Contact{Declines: slices.Repeat([]time.Time{noon}, declines)}},
+				r:  r, a: &Attempt{N: 9}, op: &Operation{Attempt: 9},
+			}
+			if no := guards[g](p); no != nil && !slices.Contains(reasons, no.Reason) {
+				reasons = append(reasons, no.Reason)
+			}
 		}
 	}
 	return reasons

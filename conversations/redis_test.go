@@ -682,6 +682,9 @@ func TestEveryKeyHasItsLifetime(t *testing.T) {
 	if err := s.HoldSender(t.Context(), "acme-wa", Hold{Reason: FailureRate, Until: s.Now()}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.BeginTry(t.Context(), "acme", "digest", someLimits); err != nil {
+		t.Fatal(err)
+	}
 	p, _ := partitionOf(r.ContactID, contactPrefix, 4)
 	if err := s.rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: s.keys.dead(p), Values: []any{"o", "{}"}}).Err(); err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ type Guard string
 const (
 	Always           Guard = ""
 	IfUnopened       Guard = "unopened, in the window to open"
-	IfChargeable     Guard = "payable, no attempt in flight, fewer than the most attempts of any kind"
+	IfChargeable     Guard = "payable, no attempt in flight, fewer than the most attempts of any kind, within the limits of card testing"
 	IfContextFits    Guard = "payable, fewer than the most contexts at once"
 	IfInWindow       Guard = "opened, in the window to pay"
 	IfWindowOver     Guard = "the window is over"
