@@ -219,6 +219,19 @@ func TestWhatWasSentLatelyMayYetShow(t *testing.T) {
 	}
 }
 
+func TestSearchLagIsASetting(t *testing.T) {
+	t.Parallel()
+	s, p := newScript(t, map[string]scripted{searches: found(), refundsOf76: created("PENDING")})
+	p.searchLag = time.Minute
+	a := testAttempt()
+	a.Result = conversations.Result{Outcome: conversations.OutcomeCaptured, PaymentID: "76", Amount: zar149}
+	op := operation(conversations.OperationRefund, a, 100)
+	op.State, op.StartedAt = conversations.OperationUnsettled, time.Now().Add(-2*time.Minute)
+	if got, err := p.Refund(t.Context(), op, a); got.State != conversations.OperationSucceeded || err != nil || len(s.moves()) != 1 {
+		t.Errorf("%+v, %v, calls %q, want it sent again", got, err, s.moves())
+	}
+}
+
 func TestOperationIsNotSentAfterItsTime(t *testing.T) {
 	t.Parallel()
 	s, p := newScript(t, map[string]scripted{searches: found()})

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -545,5 +546,43 @@ func TestSimulatorWrongKey(t *testing.T) {
 	w.want(a, conversations.OutcomeNotTaken)
 	if _, err := w.platform.Inquire(t.Context(), a); err == nil {
 		t.Error("inquiry: no error, want one: nothing can be concluded")
+	}
+}
+
+// A process that is stopped between its last look at the clock and the write
+// sends what it had signed, whenever it wakes. CyberSource's clock has gone on
+// meanwhile, and refuses it; by the older scheme it charges.
+func TestSimulatorRefusesWhatWasHeldUpOnItsWay(t *testing.T) {
+	t.Parallel()
+	for auth, want := range map[string]struct {
+		charge    conversations.Outcome
+		operation conversations.OperationState
+		kinds     []string
+	}{
+		"jwt":            {conversations.OutcomeNotTaken, conversations.OperationPending, nil},
+		"http_signature": {conversations.OutcomeCaptured, conversations.OperationSucceeded, []string{"sale", "refund"}},
+	} {
+		t.Run(auth, func(t *testing.T) {
+			t.Parallel()
+			var stopped atomic.Int64 // for how long
+			w := newWorld(t, func(c *cybersource.Config, values map[string]string) {
+				values["auth"] = auth
+				c.Now = func() time.Time { return time.Now().Add(time.Duration(stopped.Load())) }
+			})
+			token, _ := w.token("4111111111111111")
+			a := w.attempt(true)
+			a.SendBy = time.Now().Add(10 * time.Second)
+			stopped.Store(int64(12 * time.Second))
+			a.Result = w.platform.Charge(t.Context(), platforms.ChargeRequest{Attempt: a, Request: request, TransientToken: token})
+			w.want(a, want.charge)
+			if a.Result.PaymentID == "" {
+				a.Result = conversations.Result{Outcome: conversations.OutcomeCaptured, PaymentID: "7000000000000000000000", Amount: zar149}
+			}
+			op := operation(conversations.OperationRefund, a, 100)
+			by := time.Now().Add(10 * time.Second)
+			op.SendBy = &by
+			w.do(w.platform.Refund, op, a, want.operation)
+			w.wantKinds(want.kinds...)
+		})
 	}
 }

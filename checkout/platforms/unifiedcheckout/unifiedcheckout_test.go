@@ -117,12 +117,12 @@ func TestNewNamesAllThatIsWrong(t *testing.T) {
 	t.Parallel()
 	_, err := New(platforms.Settings{Values: map[string]string{
 		"base_url": "api.cybersource.com", "merchant_id": "m", "key_id": "k", "shared_secret": "not base64 at all!", "country": "za",
-		"allowed_card_networks": "VISA,VISCA", "allowed_payment_types": "IDEAL", "search_window": "5m", "colour": "red",
+		"allowed_card_networks": "VISA,VISCA", "allowed_payment_types": "IDEAL", "search_window": "5m", "search_lag": "-1m", "colour": "red",
 	}}, http.DefaultClient, slog.Default())
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"base_url", "base64", "country", `"VISCA"`, `"IDEAL"`, "search_window", "colour"} {
+	for _, want := range []string{"base_url", "base64", "country", `"VISCA"`, `"IDEAL"`, "search_window", "search_lag", "colour"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %s: %v", want, err)
 		}
