@@ -172,11 +172,15 @@ func (p *CallbackPump) hand(ctx context.Context, partition int, entries []redis.
 			byMerchant[e.MerchantID] = append(byMerchant[e.MerchantID], e)
 		}
 	}
+	failed := false
 	for merchant, events := range byMerchant {
 		if err := p.queue(ctx, merchant, events); err != nil {
-			p.Log.WarnContext(ctx, "events were not queued for callbacks and will be taken again", "events", len(entries), "error", err)
-			return
+			failed = true // the other merchants' go on
+			p.Log.WarnContext(ctx, "events were not queued for callbacks and will be taken again", "merchant_id", merchant, "events", len(events), "error", err)
 		}
+	}
+	if failed {
+		return
 	}
 	if err := s.rdb.XAck(ctx, s.keys.feed(partition), callbackGroup, done...).Err(); err != nil {
 		p.Log.WarnContext(ctx, "acknowledging events failed; they will be taken again and queued no second time", "events", len(done), "error", err)

@@ -112,7 +112,7 @@ func (c *Callbacks) Queue(ctx context.Context, merchantID, endpointID string, ev
 
 func (c *Callbacks) queue(ctx context.Context, merchantID, endpointID string, events []CallbackEvent) ([]int64, error) {
 	keys, now := c.queueKeys(merchantID, endpointID), c.s.Now()
-	args := []any{now.UnixMilli(), ms(c.o.Keep), now.Add(-c.o.Keep).UnixMilli()}
+	args := []any{now.Add(c.o.Timetable[0]).UnixMilli(), ms(c.o.Keep), now.Add(-c.o.Keep).UnixMilli()}
 	for i, e := range events {
 		if e.print == "" {
 			e.print = digest(e.ID) // whoever makes it means the same

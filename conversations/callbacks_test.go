@@ -387,6 +387,20 @@ func TestCallbackTimetable(t *testing.T) {
 	}
 }
 
+// TestCallbackFirstWait: the timetable says when the first try is, too.
+func TestCallbackFirstWait(t *testing.T) {
+	t.Parallel()
+	b := newCallbackBench(t, serverOptions(t))
+	b.c = NewCallbacks(b.s, CallbackOptions{Timetable: []time.Duration{time.Minute, time.Minute}})
+	e := b.endpoint()
+	b.event(e, "evt_1")
+	if got := b.take(e, 5); len(got) > 0 {
+		t.Errorf("due at once: %v", got)
+	}
+	b.now.add(time.Minute)
+	b.takeOne(e)
+}
+
 // TestCallbackLease: a delivery is one process's until its lease has run out. A
 // late failure of the one that had it changes nothing, a late success counts.
 func TestCallbackLease(t *testing.T) {

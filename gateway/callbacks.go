@@ -205,8 +205,7 @@ func (c *callbacks) tellFallen(ctx context.Context, e conversations.CallbackEndp
 
 // drain sends what is due at an endpoint, unless that is being done already.
 func (c *callbacks) drain(ctx context.Context, e conversations.CallbackEndpoint) {
-	secrets, ours := c.secretsOf(e)
-	if !ours {
+	if _, ours := c.secretsOf(e); !ours {
 		return // another process knows its secret
 	}
 	c.mu.Lock()
@@ -226,7 +225,7 @@ func (c *callbacks) drain(ctx context.Context, e conversations.CallbackEndpoint)
 			lane.draining = false
 			c.mu.Unlock()
 		}()
-		c.drainLane(ctx, lane, e, secrets)
+		c.drainLane(ctx, lane, e.MerchantID, e.ID)
 	})
 }
 
@@ -248,8 +247,9 @@ func (c *callbacks) secretsOf(e conversations.CallbackEndpoint) ([]string, bool)
 }
 
 // drainLane takes as many deliveries as there are free slots, until nothing is
-// due. Who holds a slot sends.
-func (c *callbacks) drainLane(ctx context.Context, lane *callbackLane, e conversations.CallbackEndpoint, secrets []string) {
+// due. Who holds a slot sends. The endpoint is read anew each time: it may move,
+// and its secret may be replaced, while much waits for it.
+func (c *callbacks) drainLane(ctx context.Context, lane *callbackLane, merchantID, endpointID string) {
 	for {
 		free := 0
 		select {
@@ -266,13 +266,7 @@ func (c *callbacks) drainLane(ctx context.Context, lane *callbackLane, e convers
 				more = false
 			}
 		}
-		var taken []conversations.Taken
-		if ctx.Err() == nil {
-			var err error
-			if taken, err = c.queue.Take(ctx, e, free, c.lease()); err != nil && ctx.Err() == nil {
-				c.log.WarnContext(ctx, "taking callbacks failed", "endpoint", e, "error", err)
-			}
-		}
+		e, secrets, taken := c.take(ctx, merchantID, endpointID, free)
 		for range free - len(taken) {
 			<-lane.slots
 		}
@@ -286,6 +280,23 @@ func (c *callbacks) drainLane(ctx context.Context, lane *callbackLane, e convers
 			return
 		}
 	}
+}
+
+// take takes deliveries that are due, with where they go and what signs them.
+func (c *callbacks) take(ctx context.Context, merchantID, endpointID string, most int) (conversations.CallbackEndpoint, []string, []conversations.Taken) {
+	if ctx.Err() != nil {
+		return conversations.CallbackEndpoint{}, nil, nil
+	}
+	var taken []conversations.Taken
+	e, err := c.queue.Endpoint(ctx, merchantID, endpointID)
+	secrets, ours := c.secretsOf(e)
+	if err == nil && ours {
+		taken, err = c.queue.Take(ctx, e, most, c.lease())
+	}
+	if err != nil && ctx.Err() == nil && conversations.CodeOf(err) != conversations.CodeNotFound {
+		c.log.WarnContext(ctx, "taking callbacks failed", "merchant_id", merchantID, "endpoint", endpointID, "error", err)
+	}
+	return e, secrets, taken
 }
 
 // lease is for how long a delivery is left to the process that took it: longer

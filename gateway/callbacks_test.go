@@ -309,6 +309,33 @@ func TestCallbacksOnceInCalm(t *testing.T) {
 	}
 }
 
+// TestCallbackEndpointMoves: an endpoint that moves while much waits for it gets
+// the rest at its new place.
+func TestCallbackEndpointMoves(t *testing.T) {
+	t.Parallel()
+	b := newCallbackBench(t)
+	let := make(chan struct{})
+	before := newListeningSystem(t, func(http.ResponseWriter, string, int) { <-let })
+	after := newListeningSystem(t, nil)
+	e := b.endpoint(before.url)
+	for i := range 20 {
+		b.ask(i + 1)
+	}
+	b.process()
+	b.await("the old place is busy", func() bool { return len(before.received()) == b.config.Callbacks.Concurrency })
+	_, err := b.queue.Update(t.Context(), "acme", e.ID, conversations.CallbackInput{URL: &after.url}, conversations.Once{})
+	b.must(err)
+	close(let)
+	b.await("the new place has the rest", func() bool { return len(after.received()) >= 20-2*b.config.Callbacks.Concurrency })
+	b.await("all is recorded", func() bool {
+		depth, err := b.queue.Depth(t.Context(), []string{"acme"})
+		return err == nil && depth.Waiting == 0
+	})
+	if got := len(before.received()) + len(after.received()); got != 20 {
+		t.Errorf("%d came, want each of 20 once", got)
+	}
+}
+
 // TestCallbackContent: what an event tells of a payment, and that later changes
 // do not change it.
 func TestCallbackContent(t *testing.T) {

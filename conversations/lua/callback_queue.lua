@@ -1,11 +1,11 @@
 -- callback_queue.lua: queues events for an endpoint, each once, and forgets what is older than deliveries are kept.
 -- KEYS[1] endpoint (hash)  KEYS[2] due (zset)  KEYS[3] open (zset)  KEYS[4] all (zset)
 -- KEYS[5..] deliveries (hashes), one for each event
--- ARGV[1] now, ms   ARGV[2] lifetime of deliveries, ms   ARGV[3] time before which they are forgotten, ms
+-- ARGV[1] when they are tried first, ms   ARGV[2] lifetime of deliveries, ms   ARGV[3] time before which they are forgotten, ms
 -- ARGV[4..] for each event: id, fingerprint, type, time in ms, payment request, number in its log, content
 -- returns a list: for each event 1 (queued), 0 (it was before), -1 (another event has this id); empty if there is no such endpoint
 local endpoint, due, open, all = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local now, lifetime, oldest = ARGV[1], ARGV[2], ARGV[3]
+local first, lifetime, oldest = ARGV[1], ARGV[2], ARGV[3]
 
 if redis.call('HEXISTS', endpoint, 'def') == 0 then return {} end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', open, '-inf', '(' .. oldest, 'LIMIT', 0, 100)) do
@@ -23,7 +23,7 @@ for n = 1, #KEYS - 4 do
     redis.call('HSET', delivery, 'print', fingerprint, 'type', ARGV[i + 2], 'at', at, 'request', ARGV[i + 4], 'seq', ARGV[i + 5],
       'body', ARGV[i + 6], 'state', 'pending', 'tries', 0, 'step', 0)
     redis.call('PEXPIRE', delivery, lifetime)
-    redis.call('ZADD', due, now, id)
+    redis.call('ZADD', due, first, id)
     redis.call('ZADD', open, at, id)
     redis.call('ZADD', all, at, id)
     answer[n] = 1
