@@ -428,7 +428,7 @@ func startAttempt(p *paymentTx) {
 	n := len(p.r.Attempts) + 1
 	p.r.Attempts = append(p.r.Attempts, Attempt{
 		N:              n,
-		Code:           fmt.Sprintf("%s-%d", p.r.ID, n),
+		Code:           attemptCode(p.r.ID, n),
 		TransactionID:  fmt.Sprintf("%s%03d", strings.ToUpper(strings.TrimPrefix(p.r.ID, requestPrefix)), n),
 		Platform:       p.start.Platform,
 		State:          AttemptSending,

@@ -313,6 +313,7 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 		switch answer.word {
 		case "done":
 			s.contacts.put(answer.known)
+			s.logEvents(ctx, changed.Contact, effects.Events)
 			return applied(changed, effects), nil
 		case "unchanged":
 			return applied(changed, effects), nil
