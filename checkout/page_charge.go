@@ -92,7 +92,7 @@ func (p *Page) attempt(v *visit, platform platforms.Platform, token string) (*co
 	answered, err := p.record(r, attempt, result)
 	if err != nil {
 		// It stays processing; the recovery timer asks the platform.
-		p.log.Error("outcome of a charge not recorded", "payment_request_id", r.ID, "attempt", attempt.Code, "outcome", string(result.Outcome), "error", err)
+		p.log.Error("outcome of a charge not recorded", "audit", true, "payment_request_id", r.ID, "attempt", attempt.Code, "outcome", string(result.Outcome), "error", err)
 		return started.Request, result, nil
 	}
 	if answered.Request == nil {
@@ -136,11 +136,13 @@ func latest(r *conversations.PaymentRequest) *conversations.Attempt {
 // the audit line of what it did.
 func (p *Page) send(platform platforms.Platform, charge platforms.ChargeRequest) conversations.Result {
 	if !p.options.Store.Now().Before(charge.Attempt.SendBy) {
-		p.log.Warn("charge not sent in time", "payment_request_id", charge.Request.ID, "attempt", charge.Attempt.Code)
+		p.log.Warn("charge not sent in time", "audit", true, "payment_request_id", charge.Request.ID, "attempt", charge.Attempt.Code)
 		return conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: reasonNotSent}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.options.ChargeWithin)
 	defer cancel()
+	p.log.Info("charge sent", "audit", true, "payment_request_id", charge.Request.ID, "attempt", charge.Attempt.Code,
+		"platform", charge.Attempt.Platform, "amount", charge.Attempt.Amount.Decimal(), "currency", charge.Attempt.Amount.Currency)
 	result := platform.Charge(ctx, charge)
 	if result.Outcome == "" {
 		result.Outcome = conversations.OutcomeUnknown // never read silence as a refusal

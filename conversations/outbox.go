@@ -327,7 +327,7 @@ func (o *OutboxReader) reclaimPartition(ctx context.Context, p int) error {
 // park moves an entry that cannot be worked to the dead letters.
 func (o *OutboxReader) park(ctx context.Context, t taken, why error) {
 	s := o.Store
-	o.Log.ErrorContext(ctx, "an outbox entry was parked among the dead letters", "kind", t.entry.Kind, "entry", t.ID, "error", why)
+	o.Log.ErrorContext(ctx, "an outbox entry was parked among the dead letters", "kind", t.entry.Kind, "entry", t.ID, "payment_request_id", t.entry.RequestID, "message_id", t.entry.MessageID, "error", why)
 	pipe := s.rdb.TxPipeline() // one slot, so all or nothing in Cluster too
 	pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.keys.dead(t.p), Values: []any{"o", t.text, "why", clip(why.Error(), 300), "at", strconv.FormatInt(s.Now().UnixMilli(), 10)}})
 	pipe.XAck(ctx, s.keys.outbox(t.p), outboxGroup, t.ID)

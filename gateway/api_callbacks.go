@@ -230,7 +230,7 @@ func (a *api) announce(ctx context.Context, kind string, e conversations.Callbac
 }
 
 func (a *api) auditCallback(ctx context.Context, what string, e conversations.CallbackEndpoint) {
-	a.log.InfoContext(ctx, what, "audit", true, "merchant_id", e.MerchantID, "endpoint", e.ID, "host", callbackHost(e.URL), "by", callOf(ctx).keyName)
+	a.log.InfoContext(ctx, what, "audit", true, "merchant_id", e.MerchantID, "endpoint", e.ID, "host", callbackHost(e.URL), "by", callOf(ctx).by())
 }
 
 type callbacksOutput struct {
@@ -513,7 +513,7 @@ func (a *api) replayCallbacks(ctx context.Context, in *replayInput) (*replayOutp
 	if err != nil {
 		return nil, err
 	}
-	a.log.InfoContext(ctx, "callbacks are sent again", "audit", true, "merchant_id", c.merchant.ID, "endpoint", in.ID, "deliveries", done.Deliveries, "by", c.keyName)
+	a.log.InfoContext(ctx, "callbacks are sent again", "audit", true, "merchant_id", c.merchant.ID, "endpoint", in.ID, "deliveries", done.Deliveries, "by", c.by())
 	out := &replayOutput{}
 	out.Body.Deliveries, out.Body.Until, out.Body.NextSince = done.Deliveries, done.Until, done.Next
 	return out, nil

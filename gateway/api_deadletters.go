@@ -112,6 +112,6 @@ func (a *api) settleDeadLetter(ctx context.Context, id, done string, settle func
 	if err := settle(ctx, c.merchant.ID, id, c.once()); err != nil {
 		return nil, err
 	}
-	a.log.InfoContext(ctx, "a dead letter was "+done, "audit", true, "merchant_id", c.merchant.ID, "dead_letter", id, "by", c.keyName)
+	a.log.InfoContext(ctx, "a dead letter was "+done, "audit", true, "merchant_id", c.merchant.ID, "dead_letter", id, "by", c.by())
 	return nil, nil
 }

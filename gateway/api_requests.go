@@ -67,6 +67,7 @@ func (a *api) createRequest(ctx context.Context, in *createInput) (*createdOutpu
 	if err != nil {
 		return nil, err
 	}
+	a.logAsked(ctx, "create", r)
 	d, err := a.document(ctx, c, r)
 	return &createdOutput{Location: "/v1/payment-requests/" + r.ID, Body: d}, err
 }
@@ -283,9 +284,20 @@ func (a *api) act(ctx context.Context, id string, e conversations.Event) (*reque
 	if applied.Refused != nil {
 		return nil, applied.Refused
 	}
+	if !applied.Duplicate {
+		a.logAsked(ctx, string(e.Kind()), r)
+	}
 	if applied.Request != nil {
 		r = applied.Request
 	}
 	d, err := a.document(ctx, c, r)
 	return &requestOutput{d}, err
+}
+
+// logAsked leaves the line of the audit that says who asked for something; what
+// came of it follows, under the same id.
+func (a *api) logAsked(ctx context.Context, call string, r *conversations.PaymentRequest) {
+	c := callOf(ctx)
+	a.log.InfoContext(ctx, "a caller asked for a change of a payment request", "audit", true, "merchant_id", r.MerchantID, "conversation_id", r.ContactID,
+		"payment_request_id", r.ID, "call", call, "by", c.by())
 }

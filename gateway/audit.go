@@ -68,7 +68,7 @@ func (j *auditJob) auditInTurn(ctx context.Context, merchantID string) {
 	}
 	wait, err := j.store.Throttle(ctx, "audit:"+merchantID, conversations.Every(j.config.Every, 1))
 	if err != nil {
-		j.log.WarnContext(ctx, "an audit has to wait: the store does not answer", "merchant", merchantID, "error", err)
+		j.log.WarnContext(ctx, "an audit has to wait: the store does not answer", "merchant_id", merchantID, "error", err)
 		return
 	}
 	if wait > 0 {
@@ -79,7 +79,7 @@ func (j *auditJob) auditInTurn(ctx context.Context, merchantID string) {
 	outcome := "done"
 	if err := j.audit(ctx, merchantID, auditor); err != nil && !errors.Is(err, context.Canceled) {
 		outcome = "failed"
-		j.log.ErrorContext(ctx, "an audit did not come to its end", "merchant", merchantID, "error", err)
+		j.log.ErrorContext(ctx, "an audit did not come to its end", "merchant_id", merchantID, "error", err)
 	}
 	j.metrics.audits.WithLabelValues(outcome).Inc()
 }
@@ -105,12 +105,12 @@ func (j *auditJob) audit(ctx context.Context, merchantID string, auditor platfor
 			return ctx.Err()
 		case errors.Is(err, errNotAsked):
 			unread++
-			j.log.WarnContext(ctx, "a transaction of the platform could not be read", "merchant", merchantID, "platform_id", found.ID, "error", err)
+			j.log.WarnContext(ctx, "a transaction of the platform could not be read", "merchant_id", merchantID, "platform_id", found.ID, "error", err)
 			return nil
 		case conversations.CodeOf(err) == conversations.CodeUnavailable:
 			return fmt.Errorf("transaction %s: %w", found.ID, err)
 		case err != nil:
-			j.log.ErrorContext(ctx, "a transaction of the platform could not be recorded", "audit", true, "merchant", merchantID, "platform_id", found.ID, "error", err)
+			j.log.ErrorContext(ctx, "a transaction of the platform could not be recorded", "audit", true, "merchant_id", merchantID, "platform_id", found.ID, "error", err)
 			return nil
 		}
 		if news != findingNone {
@@ -119,7 +119,7 @@ func (j *auditJob) audit(ctx context.Context, merchantID string, auditor platfor
 		}
 		return nil
 	})
-	j.log.InfoContext(ctx, "what the platform did was compared", "audit", true, "merchant", merchantID, "transactions", total, "findings", counted, "unread", unread)
+	j.log.InfoContext(ctx, "what the platform did was compared", "audit", true, "merchant_id", merchantID, "transactions", total, "findings", counted, "unread", unread)
 	if err == nil && unread > 0 {
 		err = fmt.Errorf("%s could not be read", countOf(unread, "transaction"))
 	}

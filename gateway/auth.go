@@ -50,6 +50,14 @@ func (c *call) agent() string {
 	return c.session.Agent.Name
 }
 
+// by names who asks, for the log: the agent, or the name of the API key.
+func (c *call) by() string {
+	if c.session == nil {
+		return c.keyName
+	}
+	return "agent " + c.agent()
+}
+
 // once returns what makes a change happen once under the caller's
 // Idempotency-Key. Servers of a merchant share their keys; an agent session
 // has those of its order, so that a renewed token still repeats its call.

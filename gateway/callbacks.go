@@ -197,7 +197,7 @@ func (c *callbacks) tellFallen(ctx context.Context, e conversations.CallbackEndp
 		err = c.queue.Told(ctx, e)
 	}
 	if err != nil {
-		c.log.WarnContext(ctx, "telling of a callback endpoint that was switched off failed and is tried again", "endpoint", e, "error", err)
+		c.log.WarnContext(ctx, "telling of a callback endpoint that was switched off failed and is tried again", "merchant_id", e.MerchantID, "endpoint", e.ID, "error", err)
 		return
 	}
 	c.nudge()

@@ -41,7 +41,7 @@ const (
 func (c *callbacks) deliver(ctx context.Context, e conversations.CallbackEndpoint, secrets []string, t conversations.Taken) {
 	body, result, err := c.content(ctx, e, t)
 	if err != nil {
-		c.log.WarnContext(ctx, "a callback could not be made and is tried again", "endpoint", e, "delivery", t.ID, "error", err)
+		c.log.WarnContext(ctx, "a callback could not be made and is tried again", "merchant_id", e.MerchantID, "endpoint", e.ID, "delivery", t.ID, "payment_request_id", t.RequestID, "error", err)
 		return
 	}
 	if body != nil {
@@ -49,15 +49,17 @@ func (c *callbacks) deliver(ctx context.Context, e conversations.CallbackEndpoin
 	}
 	done, err := c.queue.Record(ctx, e, t, result)
 	if err != nil {
-		c.log.WarnContext(ctx, "what came of a callback was not recorded; it is sent again", "endpoint", e, "delivery", t.ID, "error", err)
+		c.log.WarnContext(ctx, "what came of a callback was not recorded; it is sent again", "merchant_id", e.MerchantID, "endpoint", e.ID, "delivery", t.ID, "payment_request_id", t.RequestID, "error", err)
 		return
 	}
 	if done.State == "" {
 		return // deleted meanwhile
 	}
 	c.metrics.tries.WithLabelValues(string(done.State)).Inc()
-	if !result.Delivered {
-		c.log.WarnContext(ctx, "a callback was not delivered", "endpoint", e, "delivery", t.ID, "state", string(done.State),
+	if result.Delivered {
+		c.log.InfoContext(ctx, "a callback was delivered", "merchant_id", e.MerchantID, "endpoint", e.ID, "delivery", t.ID, "payment_request_id", t.RequestID, "tries", t.Tries+1)
+	} else {
+		c.log.WarnContext(ctx, "a callback was not delivered", "merchant_id", e.MerchantID, "endpoint", e.ID, "delivery", t.ID, "payment_request_id", t.RequestID, "state", string(done.State),
 			"status", result.Status, "reason", result.Error, "tries", t.Tries+1)
 	}
 	if done.Disabled != "" {
@@ -116,7 +118,7 @@ func (c *callbacks) try(ctx context.Context, e conversations.CallbackEndpoint, s
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "Paythread")
 	if err := signCallback(req.Header, secrets, id, c.store.Now(), body); err != nil {
-		c.log.ErrorContext(ctx, "a callback cannot be signed", "endpoint", e, "error", err)
+		c.log.ErrorContext(ctx, "a callback cannot be signed", "merchant_id", e.MerchantID, "endpoint", e.ID, "error", err)
 		return unsendable
 	}
 	resp, err := c.client.Do(req)

@@ -184,6 +184,7 @@ func (d *dispatcher) call(ctx context.Context, sender *outgoing, out conversatio
 	if err == nil {
 		answer.Sent = sent
 		d.metrics.sent.WithLabelValues(sender.Provider, string(out.Purpose), "accepted", "").Inc()
+		d.log.InfoContext(ctx, "a provider accepted a message", "provider", sender.Provider, "sender", sender.ID, "message_id", out.MessageID, "purpose", out.Purpose)
 		return nil
 	}
 	d.judge(ctx, sender, out, tries, failureOf(err), answer)

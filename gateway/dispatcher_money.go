@@ -28,7 +28,7 @@ func (d *dispatcher) inquire(ctx context.Context, e conversations.OutboxEntry, b
 	}
 	result, err := d.inquireOnce(ctx, asker, *a)
 	if err != nil {
-		d.log.WarnContext(ctx, "the platform could not be asked about an attempt", "payment_request_id", r.ID, "attempt", a.N, "error", err)
+		d.log.WarnContext(ctx, "the platform could not be asked about an attempt", "payment_request_id", r.ID, "attempt", a.Code, "error", err)
 		result = conversations.Result{Outcome: conversations.OutcomeUnknown}
 	}
 	d.metrics.inquiries.WithLabelValues(a.Platform, string(result.Outcome)).Inc()
@@ -36,11 +36,11 @@ func (d *dispatcher) inquire(ctx context.Context, e conversations.OutboxEntry, b
 		result = d.takeBack(ours, platform.(platforms.TimeoutReverser), r, a.N, result)
 	}
 	if result.Outcome != conversations.OutcomeUnknown {
-		d.log.InfoContext(ctx, "an attempt was asked after", "audit", true, "payment_request_id", r.ID, "attempt", a.N, "outcome", result.Outcome, "payment_id", result.PaymentID)
+		d.log.InfoContext(ctx, "an attempt was asked after", "audit", true, "payment_request_id", r.ID, "attempt", a.Code, "outcome", result.Outcome, "platform_id", result.PaymentID)
 	}
 	answered, err := d.record(ctx, e.ContactID, conversations.AttemptAnswered{RequestID: r.ID, Attempt: a.N, Result: result, Asked: true, EntryID: by.EntryID})
 	if err == nil && result.Outcome == conversations.OutcomeReversed && answered.Request != nil && ourMoney(answered.Request.Attempt(a.N).State) {
-		d.log.ErrorContext(ctx, "a charge was found and taken back at the same time; the audit will record it", "audit", true, "payment_request_id", r.ID, "attempt", a.N)
+		d.log.ErrorContext(ctx, "a charge was found and taken back at the same time; the audit will record it", "audit", true, "payment_request_id", r.ID, "attempt", a.Code)
 	}
 	return err
 }
@@ -83,7 +83,7 @@ func (d *dispatcher) takeBack(ctx context.Context, platform platforms.TimeoutRev
 	switch {
 	case err != nil:
 		outcome = "failed"
-		d.log.WarnContext(ctx, "a charge of unknown outcome could not be taken back", "attempt", a.Code, "error", err)
+		d.log.WarnContext(ctx, "a charge of unknown outcome could not be taken back", "payment_request_id", r.ID, "attempt", a.Code, "error", err)
 	case result.Outcome == conversations.OutcomeReversed:
 		outcome = string(result.Outcome)
 		if result.Reason == "" {
@@ -92,7 +92,7 @@ func (d *dispatcher) takeBack(ctx context.Context, platform platforms.TimeoutRev
 		searched = result
 	}
 	d.metrics.timeouts.WithLabelValues(a.Platform, outcome).Inc()
-	d.log.InfoContext(ctx, "a charge of unknown outcome was asked to be taken back", "audit", true, "attempt", a.Code,
+	d.log.InfoContext(ctx, "a charge of unknown outcome was asked to be taken back", "audit", true, "payment_request_id", r.ID, "attempt", a.Code,
 		"amount", a.Amount.Decimal(), "currency", a.Amount.Currency, "outcome", outcome)
 	return searched
 }
@@ -126,7 +126,7 @@ func (d *dispatcher) operate(ctx context.Context, e conversations.OutboxEntry, b
 	}
 	d.metrics.operations.WithLabelValues(string(op.Kind), string(result.State)).Inc()
 	d.log.InfoContext(ctx, "an operation on money was answered", "audit", true, "payment_request_id", e.RequestID, "operation", op.ID,
-		"kind", op.Kind, "why", op.Reason, "amount", op.Amount.Decimal(), "currency", op.Amount.Currency,
+		"kind", op.Kind, "why", op.Reason, "by", op.By, "amount", op.Amount.Decimal(), "currency", op.Amount.Currency,
 		"state", result.State, "reason", result.Reason, "platform_id", result.ID)
 	_, err = d.record(ctx, e.ContactID, conversations.OperationAnswered{
 		RequestID: e.RequestID, OperationID: op.ID, State: result.State, Error: result.Reason,

@@ -94,7 +94,7 @@ func (n *notifications) takeNotification(c *fiber.Ctx) error {
 		return forged("stale", "header.v-c-signature", "the notification was signed too long ago, or in the future")
 	case errors.Is(err, platforms.ErrNotificationUnreadable):
 		n.count(otherProduct, noticeUnreadable)
-		n.log.Warn("a signed notification cannot be read", "merchant", merchantID, "error", err)
+		n.log.Warn("a signed notification cannot be read", "merchant_id", merchantID, "error", err)
 		return c.SendStatus(fiber.StatusOK)
 	case err != nil:
 		n.count(otherProduct, noticeFailed)
@@ -110,7 +110,7 @@ func (n *notifications) takeNotification(c *fiber.Ctx) error {
 	case outcome == noticeUnavailable:
 		return err
 	case err != nil:
-		n.log.Error("a notification could not be taken", "merchant", merchantID, "product", note.Product, "type", note.Type, "error", err)
+		n.log.Error("a notification could not be taken", "merchant_id", merchantID, "product", note.Product, "type", note.Type, "error", err)
 	}
 	return c.SendStatus(fiber.StatusOK)
 }
@@ -139,7 +139,7 @@ func (n *notifications) take(ctx context.Context, merchantID string, note platfo
 		return outcomeOf(err), err
 	}
 	if !there {
-		n.log.WarnContext(ctx, "a notification refers to no payment request of the merchant", "merchant", merchantID, "reference", note.Code)
+		n.log.WarnContext(ctx, "a notification refers to no payment request of the merchant", "merchant_id", merchantID, "reference", note.Code)
 		return noticeForeign, nil
 	}
 	return n.tell(ctx, at, note)
@@ -155,7 +155,7 @@ func (n *notifications) tell(ctx context.Context, at belonging, note platforms.N
 		return noticeRepeated, nil
 	}
 	if note.Review != platforms.ReviewNone {
-		n.log.InfoContext(ctx, "the platform's reviewers have decided", "audit", true, "payment_request_id", at.request.ID, "attempt", at.attempt.N, "decision", note.Review)
+		n.log.InfoContext(ctx, "the platform's reviewers have decided", "audit", true, "payment_request_id", at.request.ID, "attempt", at.attempt.Code, "decision", note.Review)
 		return noticeTaken, nil
 	}
 	// What acts on a payment has a number of its own; whether it is known is
@@ -247,13 +247,13 @@ func (n *notifications) lookUp(ctx context.Context, l lookup) {
 	defer cancel()
 	done, err := n.lookUpOnce(call, l)
 	if err != nil {
-		n.log.WarnContext(ctx, "a notification's transaction could not be looked up", "merchant", l.merchantID, "platform_id", l.transactionID, "error", err)
+		n.log.WarnContext(ctx, "a notification's transaction could not be looked up", "merchant_id", l.merchantID, "platform_id", l.transactionID, "error", err)
 	}
 	if done {
 		return
 	}
 	if l.tries == len(lookupWaits) {
-		n.log.WarnContext(ctx, "a notification's transaction did not show; it is left to the audit", "merchant", l.merchantID, "platform_id", l.transactionID)
+		n.log.WarnContext(ctx, "a notification's transaction did not show; it is left to the audit", "merchant_id", l.merchantID, "platform_id", l.transactionID)
 		return
 	}
 	l.due = n.now().Add(lookupWaits[l.tries])

@@ -195,7 +195,7 @@ func (t *transactions) learn(ctx context.Context, merchantID string, auditor pla
 		return findingNone, err
 	}
 	if !there {
-		t.log.WarnContext(ctx, "a transaction at the platform refers to no payment request of the merchant", "audit", true, "merchant", merchantID, "platform_id", found.ID, "reference", found.Code)
+		t.log.WarnContext(ctx, "a transaction at the platform refers to no payment request of the merchant", "audit", true, "merchant_id", merchantID, "platform_id", found.ID, "reference", found.Code)
 		return findingNoRequest, nil
 	}
 	if found.Operation != "" {
@@ -222,8 +222,8 @@ func (t *transactions) learnPayment(ctx context.Context, auditor platforms.Audit
 	switch {
 	case slices.Contains(nothingTaken, a.State) && took, a.State == conversations.AttemptUnsettled:
 	case took && a.Result.PaymentID == found.ID && !a.Result.Amount.IsZero() && !found.Amount.IsZero() && found.Amount != a.Result.Amount:
-		t.log.ErrorContext(ctx, "a payment has another amount at the platform", "audit", true, "payment_request_id", at.request.ID, "attempt", a.N, "platform_id", found.ID,
-			"amount", a.Result.Amount.Decimal(), "theirs", found.Amount.Decimal(), "currency", found.Amount.Currency)
+		t.log.ErrorContext(ctx, "a payment has another amount at the platform", "audit", true, "payment_request_id", at.request.ID, "attempt", a.Code, "platform_id", found.ID,
+			"amount", a.Result.Amount.Decimal(), "platform_amount", found.Amount.Decimal(), "currency", found.Amount.Currency)
 		return findingAmount, nil
 	default:
 		return findingNone, nil
@@ -240,7 +240,7 @@ func (t *transactions) learnPayment(ctx context.Context, auditor platforms.Audit
 	if err != nil || applied.Refused != nil {
 		return findingNone, err
 	}
-	t.log.WarnContext(ctx, "a payment was learnt of from the platform's list", "audit", true, "payment_request_id", at.request.ID, "attempt", a.N,
+	t.log.WarnContext(ctx, "a payment was learnt of from the platform's list", "audit", true, "payment_request_id", at.request.ID, "attempt", a.Code,
 		"was", a.State, "outcome", result.Outcome, "platform_id", found.ID)
 	return findingPayment, nil
 }
@@ -289,7 +289,7 @@ func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Aud
 		t.log.InfoContext(ctx, "an operation of unknown outcome was done", "audit", true, "payment_request_id", r.ID, "kind", found.Operation, "platform_id", found.ID)
 		return findingSettled, nil
 	}
-	t.log.WarnContext(ctx, "an operation was done elsewhere", "audit", true, "payment_request_id", r.ID, "attempt", at.attempt.N, "kind", found.Operation,
+	t.log.WarnContext(ctx, "an operation was done elsewhere", "audit", true, "payment_request_id", r.ID, "attempt", at.attempt.Code, "kind", found.Operation,
 		"amount", found.Amount.Decimal(), "currency", found.Amount.Currency, "platform_id", found.ID)
 	return findingOperation, nil
 }

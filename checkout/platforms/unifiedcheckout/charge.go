@@ -128,7 +128,7 @@ const neverAgain = "01"
 // Charge implements platforms.Platform.
 func (p *Platform) Charge(ctx context.Context, r platforms.ChargeRequest) conversations.Result {
 	result := p.charge(ctx, r)
-	p.log.Info("charge answered", "attempt", r.Attempt.Code, "outcome", string(result.Outcome), "reason", result.Reason, "payment_id", result.PaymentID)
+	p.log.Info("charge answered", "audit", true, "attempt", r.Attempt.Code, "outcome", string(result.Outcome), "reason", result.Reason, "platform_id", result.PaymentID)
 	return result
 }
 

@@ -140,7 +140,7 @@ func named(op conversations.Operation) bool {
 // told turns a verdict into the contract's answer, and leaves a line for
 // everything that may have moved money.
 func (p *Platform) told(message string, op conversations.Operation, v verdict) (platforms.OperationResult, error) {
-	p.log.Info(message, "operation", op.ID, "kind", string(op.Kind), "payment_id", op.PaymentID,
+	p.log.Info(message, "audit", true, "operation", op.ID, "kind", string(op.Kind), "parent_id", op.PaymentID,
 		"state", string(v.state), "reason", v.reason, "platform_id", v.id)
 	return platforms.OperationResult{State: v.state, Reason: v.reason, ID: v.id, ReconciliationID: v.reconciliationID}, v.err
 }

@@ -41,7 +41,7 @@ func (p *Platform) ReverseUnsettled(ctx context.Context, a conversations.Attempt
 	case conversations.OperationPending:
 		return conversations.Result{}, fmt.Errorf("time-out reversal: %w", v.err)
 	}
-	p.log.Info("time-out reversal answered", "attempt", a.Code, "outcome", string(result.Outcome), "reason", v.reason, "platform_id", v.id)
+	p.log.Info("time-out reversal answered", "audit", true, "attempt", a.Code, "outcome", string(result.Outcome), "reason", v.reason, "platform_id", v.id)
 	return result, nil
 }
 

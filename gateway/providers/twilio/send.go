@@ -167,7 +167,7 @@ func (r *resource) word() string {
 func (p *Provider) sent(r *resource) conversations.Sent {
 	s := conversations.Sent{ProviderID: r.SID, Status: deliveryStatuses[r.word()], Cost: p.cost(r)}
 	if s.Status == conversations.DeliveryUnknown {
-		p.log.Warn("a message has a status that is not known", "status", providers.Word(r.word()))
+		p.log.Warn("a message has a status that is not known", "message_status", providers.Word(r.word()))
 		s.Status = conversations.DeliveryAccepted
 	}
 	return s
