@@ -56,7 +56,7 @@ func (d difference) String() string {
 // compareBooks returns every difference between a platform's transactions of
 // one merchant of its own and our payment requests.
 func compareBooks(merchant string, there []cybersource.Transaction, ours []*conversations.PaymentRequest) []difference {
-	b := &bothBooks{ours: ours, chains: map[string]*chain{}, byCode: map[string][]*chain{}}
+	b := &bothBooks{ours: ours, chains: map[string]*chain{}, byCode: map[string][]*chain{}, pending: map[string]bool{}}
 	for _, t := range there { // oldest first: a parent stands before its children
 		if t.Merchant == merchant {
 			b.enter(t)
@@ -97,7 +97,9 @@ type bothBooks struct {
 	ours   []*conversations.PaymentRequest
 	chains map[string]*chain   // by the id of each of their transactions
 	byCode map[string][]*chain // by the reference of the payment
-	found  []difference
+	// pending are the references of what may come to money later.
+	pending map[string]bool
+	found   []difference
 }
 
 func (b *bothBooks) differs(kind differenceKind, request, format string, values ...any) {
@@ -122,6 +124,8 @@ type followed struct {
 // enter adds a transaction to its chain. What moved no money is left out.
 func (b *bothBooks) enter(t cybersource.Transaction) {
 	switch t.Kind {
+	case cybersource.KindPending:
+		b.pending[t.Code] = true
 	case cybersource.KindSale, cybersource.KindAuthorization:
 		c := &chain{root: t}
 		b.chains[t.ID], b.byCode[t.Code] = c, append(b.byCode[t.Code], c)
@@ -222,7 +226,7 @@ func (b *bothBooks) attempt(r *conversations.PaymentRequest, a *conversations.At
 		return
 	}
 	switch {
-	case a.State == conversations.AttemptInReview && a.Result.Amount.IsZero():
+	case a.State == conversations.AttemptInReview && b.pending[a.Code]:
 		// Reviewed before the bank is asked: there is no money yet.
 	case len(made) == 0:
 		b.differs(missingCharge, r.ID, "the attempt %s is %s", a.Code, a.State)
