@@ -42,6 +42,7 @@ type PaymentRequestDocument struct {
 	CancelReason  string                                `json:"cancel_reason,omitempty" doc:"What the merchant gave as the reason of the cancellation; for the merchant's own eyes."`
 	Superseded    bool                                  `json:"superseded" doc:"Another payment request has taken the order."`
 	Late          bool                                  `json:"late" doc:"Money came after expiry, cancellation or failure."`
+	Unbalanced    bool                                  `json:"unbalanced,omitempty" doc:"The platform did more with the money than is known how it could; the totals say no more than is possible. Somebody should compare both."`
 	Phone         string                                `json:"phone" example:"+27821234567" doc:"E.164."`
 	PhoneNational string                                `json:"phone_national" example:"082 123 4567" doc:"As it is dialled in its country."`
 	Channel       conversations.Channel                 `json:"channel" enum:"whatsapp,sms"`
@@ -186,7 +187,7 @@ func (a *api) document(ctx context.Context, c *call, r *conversations.PaymentReq
 	_, national := phoneForms(r.Phone, "")
 	d := &PaymentRequestDocument{
 		ID: r.ID, Order: r.Order.Reference, Merchant: MerchantDocument{c.merchant.ID, c.merchant.Name}, Environment: environment(r.Sandbox),
-		Lifecycle: r.Lifecycle, Reason: r.Reason, CancelReason: r.CancelNote, Superseded: r.Superseded, Late: r.Late,
+		Lifecycle: r.Lifecycle, Reason: r.Reason, CancelReason: r.CancelNote, Superseded: r.Superseded, Late: r.Late, Unbalanced: r.Unbalanced,
 		Phone: r.Phone, PhoneNational: national, Channel: r.Channel, FellBackTo: r.FellBackTo, Locale: r.Locale, Note: r.Note,
 		LineItems: lineItems(r.Order.LineItems), Subtotal: amountOf(r.Order.Subtotal), Tax: amountOf(r.Order.Tax),
 		Shipping: amountOf(r.Order.Shipping), Discount: amountOf(r.Order.Discount), Total: amountOf(r.Order.Total), Totals: totals(r),
