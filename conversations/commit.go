@@ -19,6 +19,7 @@ type commit struct {
 	s       *Store
 	p       int
 	known   *knownContact
+	before  State // what is known, as the event found it
 	event   Event
 	once    Once
 	changed State
@@ -106,6 +107,7 @@ func (c *commit) build() (string, error) {
 	if err := c.buildDocuments(); err != nil {
 		return "", err
 	}
+	c.buildUnsettled()
 	c.buildEffects()
 	return string(state), c.buildEvents(merchantID)
 }

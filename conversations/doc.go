@@ -35,6 +35,8 @@
 //	{p}:t                      zset    timers by due time                                      none: entries are taken away when done
 //	{p}:f                      stream  feed, for /v1/events                                    none: capped by age
 //	{p}:dead                   stream  outbox entries that could not be worked                 none: until retried or dropped
+//	{p}:ua                     zset    attempts whose outcome is not known, by when they began money, renewed by every new one
+//	{p}:uo                     zset    operations whose outcome is not known, by when they began money, renewed by every new one
 //	{p}:cb                     string  when the feed was last read for callbacks, ms           none: one a partition
 //	a:<merchant>:<kind>:<v>    string  contact that owns an address                            money, renewed when used
 //	o:<merchant>:<order>       string  request that holds an order, and the last before        money

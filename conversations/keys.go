@@ -75,6 +75,8 @@ func (k keys) timers(p int) string                    { return k.in(p, "t") }
 func (k keys) feed(p int) string                      { return k.in(p, "f") }
 func (k keys) dead(p int) string                      { return k.in(p, "dead") }
 func (k keys) pumped(p int) string                    { return k.in(p, "cb") }
+func (k keys) unsettledAttempts(p int) string         { return k.in(p, "ua") }
+func (k keys) unsettledOperations(p int) string       { return k.in(p, "uo") }
 
 // The keys outside partitions.
 func (k keys) address(merchant string, a Address) string {

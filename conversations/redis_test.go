@@ -670,6 +670,7 @@ func TestEveryKeyHasItsLifetime(t *testing.T) {
 	r := made(t, s, c)
 	did(t, s, r.ContactID, LinkOpened{r.ID})
 	callbackKeys(t, s)
+	unsettledThings(t, s)
 	if _, err := s.Seal(t.Context(), SealedOrder{MerchantID: "acme", Order: anOrder("2"), Phone: "0821234567"}, Once{}); err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,8 @@ var schema = []schemaKey{
 	{"{p}:t", "zset", "timers by due time", "none: entries are taken away when done", "commit.lua; the timer runner"},
 	{"{p}:f", "stream", "feed, for /v1/events", "none: capped by age", "commit.lua"},
 	{"{p}:dead", "stream", "outbox entries that could not be worked", "none: until retried or dropped", "the outbox reader"},
+	{"{p}:ua", "zset", "attempts whose outcome is not known, by when they began", "money, renewed by every new one", "commit.lua"},
+	{"{p}:uo", "zset", "operations whose outcome is not known, by when they began", "money, renewed by every new one", "commit.lua"},
 	{"{p}:cb", "string", "when the feed was last read for callbacks, ms", "none: one a partition", "the callback pump"},
 	{"a:<merchant>:<kind>:<v>", "string", "contact that owns an address", "money, renewed when used", "SET NX"},
 	{"o:<merchant>:<order>", "string", "request that holds an order, and the last before", "money", "move.lua"},

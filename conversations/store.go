@@ -74,6 +74,11 @@ type Options struct {
 	Merchants    []Merchant
 	Log          *slog.Logger
 	Now          func() time.Time // the process's clock, default time.Now
+	// Observe is told of each commit by the process that made it, and
+	// ObserveRedis of each call of Redis. They are called at once, by many
+	// goroutines, and must neither block nor keep what they are given. Nil: nobody.
+	Observe      func(Committed)
+	ObserveRedis func(RedisCall)
 }
 
 // Store is the domain's state in Redis. It is safe for concurrent use.
@@ -108,6 +113,7 @@ func Connect(ctx context.Context, o Options) (*Store, error) {
 		contacts: newContactCache(20000), claims: newClaimCache(50000),
 	}
 	s.blocking = redis.NewUniversalClient(o.universal(3*o.Partitions + 4)) // outbox, feed and callbacks: one of each in each partition of a Cluster
+	s.watchRedis()
 	s.SetMerchants(o.Merchants)
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close() // the first error says more
@@ -290,7 +296,7 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 			fresh = true
 			continue
 		}
-		c := &commit{s: s, p: p, known: known, event: event, once: once, changed: changed, effects: effects, writes: w}
+		c := &commit{s: s, p: p, known: known, before: state, event: event, once: once, changed: changed, effects: effects, writes: w}
 		answer := answer{word: "unchanged"}
 		if err == nil {
 			answer, err = c.run(ctx)
@@ -314,6 +320,7 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 		case "done":
 			s.contacts.put(answer.known)
 			s.logEvents(ctx, changed.Contact, effects.Events)
+			s.observe(event, state, changed, effects)
 			return applied(changed, effects), nil
 		case "unchanged":
 			return applied(changed, effects), nil

@@ -13,7 +13,7 @@
 -- ARGV[12..] operations, each a word and its arguments:
 --   set KEY VALUE MS | event KEY NUMBER VALUE MS | feed MERCHANT REQUEST VALUE OLDEST | out VALUE | ack ENTRY
 --   timer MEMBER MS | untimer MEMBER | listed MEMBER MS | said MEMBER MS OLDEST LIFETIME
---   talked KEY MEMBER MS OLDEST LIFETIME
+--   talked KEY MEMBER MS OLDEST LIFETIME | unsettled KEY MEMBER MS OLDEST LIFETIME | settled KEY MEMBER
 --   (KEY is an index in KEYS)
 -- returns {"done", version} (also when this commit's id was here before) | {"duplicate", first value}
 --       | {"conflict", version, state, document...} | {"exists", document}
@@ -85,6 +85,15 @@ while i <= #ARGV do
     redis.call('ZADD', talks, 'GT', ARGV[i + 3], ARGV[i + 2])
     redis.call('PEXPIRE', talks, ARGV[i + 5])
     i = i + 6
+  elseif op == 'unsettled' then
+    local list = KEYS[tonumber(ARGV[i + 1])]
+    redis.call('ZREMRANGEBYSCORE', list, '-inf', '(' .. ARGV[i + 4])
+    redis.call('ZADD', list, ARGV[i + 3], ARGV[i + 2])
+    redis.call('PEXPIRE', list, ARGV[i + 5])
+    i = i + 6
+  elseif op == 'settled' then
+    redis.call('ZREM', KEYS[tonumber(ARGV[i + 1])], ARGV[i + 2])
+    i = i + 3
   else
     return redis.error_reply('commit.lua: there is no operation ' .. tostring(op))
   end
