@@ -86,6 +86,7 @@ var unsuccessful = map[conversations.AttemptState]words{
 var advice = map[string]string{
 	"INVALID_ACCOUNT": "declined_details", "INVALID_CVN": "declined_details", "CVN_NOT_MATCH": "declined_details",
 	"CV_FAILED": "declined_details", "EXPIRED_CARD": "declined_details", "AVS_FAILED": "declined_details",
+	"INVALID_CARD": "declined_details", "INVALID_CARD_TYPE": "declined_details", "CARD_TYPE_NOT_ACCEPTED": "declined_another",
 	"INSUFFICIENT_FUND": "declined_another", "EXCEEDS_CREDIT_LIMIT": "declined_another", "UNAUTHORIZED_CARD": "declined_another",
 	"CONTACT_PROCESSOR":  "declined_bank",
 	"ISSUER_UNAVAILABLE": "declined_later", "PROCESSOR_UNAVAILABLE": "declined_later", "PROCESSOR_ERROR": "declined_later",
@@ -107,7 +108,7 @@ func endOf(a conversations.Attempt) (words, bool) {
 		w.message = "declined_another" // the bank will never approve this one
 	case a.State == conversations.AttemptDeclined && known != "":
 		w.message = known
-	case a.State == conversations.AttemptNotTaken && known == "declined_unconfirmed":
+	case a.State == conversations.AttemptNotTaken && known != "": // refused unasked, for what the customer can mend
 		w = words{"declined", "warn", "declined_title", known}
 	}
 	return w, true
