@@ -88,6 +88,10 @@ func (e OperationFound) match(r *PaymentRequest) (i int, known bool) {
 		switch o := r.Operations[i]; {
 		case o.Kind == OperationVoid && e.Operation == OperationReversal:
 			return -1, true // after a void the hold is released in its name
+		case o.Kind == OperationReversal && e.returnsHold() && o.State == OperationSucceeded:
+			return -1, true // it was a void by then: reviewers had accepted the payment
+		case o.Kind == OperationReversal && e.Operation == OperationVoid && o.ResultID == "":
+			return i, false
 		case o.Kind == e.Operation && o.ResultID == "":
 			return i, false
 		}
@@ -104,6 +108,12 @@ func (e OperationFound) match(r *PaymentRequest) (i int, known bool) {
 		}
 	}
 	return -1, false
+}
+
+// returnsHold tells whether the money went back without a refund, which can be
+// done once.
+func (e OperationFound) returnsHold() bool {
+	return e.Operation == OperationReversal || e.Operation == OperationVoid
 }
 
 // attemptNotified asks the platform now, if there is anything to be learnt.

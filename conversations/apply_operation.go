@@ -245,8 +245,11 @@ func ifGoneBefore(p *paymentTx) *Error {
 }
 
 func ifSettledTooLate(p *paymentTx) *Error {
-	if p.op == nil || p.op.Error != ErrorSettled || p.op.Reason == OperationAsked || p.op.Kind == OperationRefund || p.op.Kind == OperationCapture {
+	switch op := p.op; {
+	case op == nil || op.Error != ErrorSettled || op.Kind == OperationRefund || op.Kind == OperationCapture:
 		return Refused("not_settled", "the money was not on its way")
+	case op.Reason == OperationAsked && p.r.counts(*op):
+		return Refused("asked", "the merchant asked for it, and may ask for a refund")
 	}
 	return nil
 }

@@ -672,8 +672,13 @@ func (t *tx) onAttemptBy(by *Operation, requestID string, n int, on Trigger, res
 	}
 	to, ok := attemptAfter(a.State, on)
 	if !ok {
-		if a.State == AttemptReversing && on == MoneyTaken {
-			a.Result = merged(a.Result, result) // the reviewers accepted too late: it goes back all the same
+		if a.State == AttemptReversing {
+			if on == MoneyTaken {
+				a.Result = merged(a.Result, result) // the reviewers accepted too late: it goes back all the same
+			}
+			if on == MoneyTaken || on == MoneyHeld || on == ReviewRejected {
+				t.hasten(r, a.N)
+			}
 		}
 		return nil // nothing new
 	}
@@ -724,6 +729,9 @@ func merged(known, told Result) Result {
 	return told
 }
 
+// reviewDecided ends a review. A decision says neither how much is held nor
+// under which number: where that is not known, or nothing was held yet, or the
+// attempt is not under review at all, the platform is asked what came of it.
 func (t *tx) reviewDecided(e ReviewDecided) error {
 	r := t.request(e.RequestID)
 	if r == nil {
@@ -733,6 +741,11 @@ func (t *tx) reviewDecided(e ReviewDecided) error {
 	switch {
 	case a == nil:
 		return NotFound("attempt")
+	case a.State == AttemptReversing:
+	case a.State != AttemptInReview, a.Result.Amount.Minor == 0:
+		return t.attemptNotified(AttemptNotified{RequestID: r.ID, Attempt: a.N})
+	}
+	switch {
 	case !e.Accepted:
 		return t.onAttempt(e.RequestID, e.Attempt, ReviewRejected, Result{})
 	case a.Capture:

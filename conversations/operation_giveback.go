@@ -66,6 +66,7 @@ func (p *paymentTx) giveBack(a *Attempt, reason string) {
 		return
 	}
 	if slices.ContainsFunc(p.r.Operations, func(o Operation) bool { return o.Attempt == a.N && o.returns() && o.open() }) {
+		p.hasten(p.r, a.N)
 		return
 	}
 	kind := OperationReversal
@@ -77,6 +78,16 @@ func (p *paymentTx) giveBack(a *Attempt, reason string) {
 		amount = a.Amount
 	}
 	p.begin(kind, a, a.Result.PaymentID, amount, reason)
+}
+
+// hasten has what waits for reviewers tried now: they have decided, and money
+// that was taken can be voided for some hours only.
+func (t *tx) hasten(r *PaymentRequest, attempt int) {
+	for i, o := range r.Operations {
+		if o.Attempt == attempt && o.open() && o.Error == ErrorUnderReview && o.DueAt != nil && t.now.Before(*o.DueAt) {
+			t.tryAt(r, i, t.now)
+		}
+	}
 }
 
 // giveBackMoney starts what returns the money that counts, as much as is left:

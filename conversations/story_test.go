@@ -91,7 +91,11 @@ func (s *story) start() {
 
 func (s *story) answer(n int, o Outcome) {
 	s.t.Helper()
-	s.do(AttemptAnswered{RequestID: theRequest, Attempt: n, Result: Result{Outcome: o, PaymentID: fmt.Sprint(n)}})
+	result := Result{Outcome: o, PaymentID: fmt.Sprint(n)}
+	if o == OutcomeInReview {
+		result.Amount = rand149(14900) // held; nothing is when it is reviewed before
+	}
+	s.do(AttemptAnswered{RequestID: theRequest, Attempt: n, Result: result})
 }
 
 // notFound settles an attempt as not found, long after its token's end.
