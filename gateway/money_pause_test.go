@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -177,6 +178,15 @@ func (g *gatewayProcess) stop() {
 	g.s.front.remove(g.public)
 	g.s.front.cut()
 	g.s.must(g.cmd.Process.Signal(syscall.SIGSTOP))
+	// The signal is on its way: its threads run on until each has met it.
+	var status syscall.WaitStatus
+	err := error(syscall.EINTR)
+	for errors.Is(err, syscall.EINTR) {
+		_, err = syscall.Wait4(g.cmd.Process.Pid, &status, syscall.WUNTRACED, nil)
+	}
+	if g.s.must(err); !status.Stopped() {
+		g.s.t.Fatalf("the gateway has the status %v, want stopped", status)
+	}
 }
 
 // cut ends every connection: those to a gateway that is stopped would stay open
