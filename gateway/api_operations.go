@@ -118,7 +118,7 @@ func (a *api) askOperation(ctx context.Context, e conversations.OperationRequest
 		return nil, invalid(wrong)
 	}
 	e.Agent = c.agent()
-	return a.act(ctx, e.RequestID, e)
+	return a.act(ctx, e.RequestID, string(e.Operation), e)
 }
 
 // operations are the actions that an agent session needs the grant for.

@@ -238,7 +238,7 @@ func (a *api) cancelRequest(ctx context.Context, in *cancelInput) (*requestOutpu
 	if in.Body != nil {
 		e.Note = in.Body.Reason
 	}
-	return a.act(ctx, in.ID, e)
+	return a.act(ctx, in.ID, "cancel", e)
 }
 
 type resendInput struct {
@@ -255,7 +255,7 @@ func (a *api) resendMessage(ctx context.Context, in *resendInput) (*requestOutpu
 	if in.Body != nil {
 		e.Purpose = conversations.Purpose(in.Body.Message)
 	}
-	return a.act(ctx, in.ID, e)
+	return a.act(ctx, in.ID, "resend", e)
 }
 
 type extendInput struct {
@@ -266,12 +266,12 @@ type extendInput struct {
 
 // extendTime answers POST /v1/payment-requests/{id}/extend.
 func (a *api) extendTime(ctx context.Context, in *extendInput) (*requestOutput, error) {
-	return a.act(ctx, in.ID, conversations.Extended{RequestID: in.ID, Agent: callOf(ctx).agent()})
+	return a.act(ctx, in.ID, "extend", conversations.Extended{RequestID: in.ID, Agent: callOf(ctx).agent()})
 }
 
 // act commits an event on a payment request and answers with what became of it.
 // A repeat under the same Idempotency-Key gets the first answer.
-func (a *api) act(ctx context.Context, id string, e conversations.Event) (*requestOutput, error) {
+func (a *api) act(ctx context.Context, id, call string, e conversations.Event) (*requestOutput, error) {
 	c := callOf(ctx)
 	r, err := a.requestFor(ctx, c, id, grantActAll)
 	if err != nil {
@@ -285,7 +285,7 @@ func (a *api) act(ctx context.Context, id string, e conversations.Event) (*reque
 		return nil, applied.Refused
 	}
 	if !applied.Duplicate {
-		a.logAsked(ctx, string(e.Kind()), r)
+		a.logAsked(ctx, call, r)
 	}
 	if applied.Request != nil {
 		r = applied.Request

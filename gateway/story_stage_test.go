@@ -155,7 +155,7 @@ func (s *stage) configure(o stageOptions) *Config {
 // startGateway starts a gateway behind the door.
 func (s *stage) startGateway() {
 	s.t.Helper()
-	app, err := newApp(context.Background(), s.config, slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	app, err := newApp(context.Background(), s.config, slog.New(slog.NewJSONHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		s.t.Fatalf("make a gateway: %v", err)
 	}
