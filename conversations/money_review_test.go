@@ -18,6 +18,10 @@ func TestAcceptedReviewOfWhatIsNotHeld(t *testing.T) {
 	if !slices.ContainsFunc(s.last.Outbox, func(e OutboxEntry) bool { return e.Kind == OutboxInquiry }) {
 		t.Error("the platform is not asked what came of it")
 	}
+	// Given back all the same, it is for what the bank may hold by then.
+	if op := s.asked(OperationReversal, nil); op.Amount != rand149(14900) {
+		t.Errorf("%s is to be released", op.Amount)
+	}
 }
 
 // TestDecisionOnWhatIsNotUnderReview: a decision ends a review and nothing

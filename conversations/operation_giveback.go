@@ -74,7 +74,7 @@ func (p *paymentTx) giveBack(a *Attempt, reason string) {
 		kind = OperationVoid
 	}
 	amount := a.Result.Amount
-	if amount.IsZero() {
+	if amount.Minor == 0 { // not told, or nothing was held yet when it went into review
 		amount = a.Amount
 	}
 	p.begin(kind, a, a.Result.PaymentID, amount, reason)

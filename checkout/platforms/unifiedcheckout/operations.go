@@ -177,6 +177,8 @@ func (p *Platform) release(ctx context.Context, payment string, op conversations
 	switch {
 	case v.refused(reasonReversed):
 		return succeeded
+	case a.Capture && v.refused(reasonEither, reasonSettled, reasonInvalidData) && p.takenMeanwhile(ctx, a):
+		return p.void(ctx, payment, op, a)
 	case v.refused(reasonEither):
 		if o := a.Result.Outcome; (o == conversations.OutcomePartial || o == conversations.OutcomeRiskDeclined) && a.Result.Reason != reasonReviewDiffers {
 			return succeeded // CyberSource captures neither by itself, so it is not settled
@@ -186,6 +188,13 @@ func (p *Platform) release(ctx context.Context, payment string, op conversations
 		return p.orUnderReview(ctx, a, v)
 	}
 	return v
+}
+
+// takenMeanwhile tells whether a sale that was only held, for its reviewers, was
+// taken since: they have accepted it.
+func (p *Platform) takenMeanwhile(ctx context.Context, a conversations.Attempt) bool {
+	_, outcome, err := p.look(ctx, a)
+	return err == nil && outcome == conversations.OutcomeCaptured
 }
 
 // void takes back money before it is settled: of the sale, or of the capture
@@ -257,6 +266,8 @@ func (p *Platform) orUnderReview(ctx context.Context, a conversations.Attempt, r
 	switch {
 	case err == nil && outcome == conversations.OutcomeReversed:
 		return succeeded
+	case err == nil && believed && (outcome == conversations.OutcomeDeclined || outcome == conversations.OutcomeNotTaken):
+		return succeeded // it was rejected before the bank was asked: nothing is held
 	case err == nil && outcome == conversations.OutcomeInReview,
 		believed && (err != nil || outcome == conversations.OutcomeNotFound || outcome == conversations.OutcomeUnknown):
 		return pending(conversations.ErrorUnderReview, errUnderReview)

@@ -53,6 +53,7 @@ func TestOperationsThatAreAnsweredOddly(t *testing.T) {
 		name    string
 		kind    conversations.OperationKind
 		outcome conversations.Outcome
+		sale    bool   // asked for at once, whatever became of it
 		of      string // the transaction it acts on; empty: the payment
 		old     bool   // the search has had time
 		unknown bool   // an earlier call was not answered
@@ -86,6 +87,10 @@ func TestOperationsThatAreAnsweredOddly(t *testing.T) {
 		{name: "under review, and we did not know", kind: reversal, outcome: authorized, answers: answers{reversalsOf76: refusal("INVALID_DATA", "id"), searches: found(review)}, want: later, reason: conversations.ErrorUnderReview},
 		{name: "was under review, rejected and given back", kind: reversal, outcome: reviewed, answers: answers{reversalsOf76: refusal("INVALID_DATA", "id"), searches: found(review, row("78", "100", "", "ics_auth_reversal 1"))}, want: done},
 		{name: "was under review, and is refused for something else", kind: reversal, outcome: reviewed, answers: answers{reversalsOf76: refusal("INVALID_DATA", "id"), searches: found(auth)}, want: gone, reason: "INVALID_DATA"},
+		{name: "was under review before it was authorized, and rejected", kind: reversal, outcome: reviewed, answers: answers{reversalsOf76: refusal("INVALID_DATA", "id"), searches: found(row("76", "481", "", "ics_auth 0"))}, want: done},
+		{name: "was under review, accepted and taken", kind: reversal, outcome: reviewed, sale: true, answers: answers{reversalsOf76: refusal(either), searches: found(sale), voidsOf76: created("VOIDED")}, want: done, id: "77", calls: reversalsOf76 + " " + voidsOf76 + " " + reversalsOf76},
+		{name: "was under review, accepted and taken, and refused by a general word", kind: reversal, outcome: reviewed, sale: true, answers: answers{reversalsOf76: refusal("INVALID_DATA", "id"), searches: found(sale), voidsOf76: created("VOIDED")}, want: done, id: "77"},
+		{name: "was under review, accepted, taken and settled", kind: reversal, outcome: reviewed, sale: true, answers: answers{reversalsOf76: refusal("TRANSACTION_ALREADY_SETTLED"), searches: found(sale), voidsOf76: refusal("NOT_VOIDABLE")}, want: gone, reason: conversations.ErrorSettled},
 		{name: "not under review, as far as known, search out of order", kind: reversal, outcome: authorized, answers: answers{reversalsOf76: refusal("INVALID_DATA", "id"), searches: {500, "{}"}}, want: later, reason: "INVALID_DATA"},
 
 		{name: "voided, hold released", kind: void, outcome: taken, answers: answers{voidsOf76: created("VOIDED"), reversalsOf76: created("REVERSED")}, want: done, id: "77", calls: voidsOf76 + " " + reversalsOf76},
@@ -148,7 +153,7 @@ func TestOperationsThatAreAnsweredOddly(t *testing.T) {
 			t.Parallel()
 			s, p := newScript(t, tt.answers)
 			a := testAttempt()
-			a.Capture = tt.outcome == conversations.OutcomeCaptured
+			a.Capture = tt.sale || tt.outcome == conversations.OutcomeCaptured
 			a.Result = conversations.Result{Outcome: tt.outcome, PaymentID: "76", Amount: zar149}
 			op := operation(tt.kind, a, 14900)
 			if tt.of != "" {

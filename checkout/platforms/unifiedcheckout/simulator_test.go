@@ -486,29 +486,31 @@ func TestSimulatorVoidInTheBackOffice(t *testing.T) {
 func TestSimulatorReleasesNothingUnderReview(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	for _, tt := range []struct {
-		accept bool
-		want   conversations.OperationState
-	}{
-		{false, conversations.OperationSucceeded},
-		{true, conversations.OperationUnsettled}, // taken: the payment is no longer what the operation gives back
-	} {
+	for _, accept := range []bool{false, true} {
 		a := w.charge("4000000000009235", true)
 		op := operation(conversations.OperationReversal, a, 14900)
 		if got := w.do(w.platform.Reverse, op, a, conversations.OperationPending); got.Reason != conversations.ErrorUnderReview {
 			t.Errorf("reason %q, want %q", got.Reason, conversations.ErrorUnderReview)
 		}
-		if !w.simulator.DecideReview(a.Result.PaymentID, tt.accept) {
+		if !w.simulator.DecideReview(a.Result.PaymentID, accept) {
 			t.Fatal("not under review")
 		}
-		w.do(w.platform.Reverse, op, a, tt.want)
-		if !tt.accept {
-			continue
-		}
-		a.Result = w.asked(a)
-		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded) // known as a sale, it is voided
+		w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded) // accepted, it was taken, and is voided
 	}
 	w.wantKinds("authorization", "reversal", "sale", "void", "reversal")
+}
+
+// TestSimulatorReviewedBeforeItIsHeld: what reviewers reject before the bank was
+// asked holds nothing, and giving it back comes to an end.
+func TestSimulatorReviewedBeforeItIsHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	a := w.charge("4000000000000218", true)
+	w.want(a, conversations.OutcomeInReview)
+	op := operation(conversations.OperationReversal, a, 14900)
+	w.do(w.platform.Reverse, op, a, conversations.OperationPending)
+	w.simulator.DecideReview(a.Result.PaymentID, false)
+	w.do(w.platform.Reverse, op, a, conversations.OperationSucceeded)
 }
 
 func TestSimulatorReviewIsDecided(t *testing.T) {
