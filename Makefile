@@ -44,6 +44,16 @@ build: ## one static binary, ./paythread
 image: ## container image, with docker or buildah
 	scripts/image $(VERSION)
 
+.PHONY: image-plain
+image-plain: ## the Dockerfile's steps without an engine, and a look at what comes of them
+	CGO_ENABLED=0 go run ./scripts/imageplain $(VERSION)
+
+# A module of its own: go test ./... does not see it. Helm and the Kubernetes
+# types come through the Go module proxy.
+.PHONY: chart
+chart: ## lint, render and decode the Helm chart, and see it fail on planted mistakes
+	cd scripts/chartcheck && go vet . && go test -timeout 9m .
+
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
