@@ -81,7 +81,10 @@ func (a *api) register(router fiber.Router) {
 	router.Get("/v1/payment-requests/:id/events", a.showRequestEvents)
 	router.Get("/v1/events", a.showMerchantEvents)
 	a.describeEvents()
+	a.describeCallbacks()
+	a.describeProblems()
 	a.openAnswers()
+	a.describeExamples()
 	a.registerDocs(router)
 }
 

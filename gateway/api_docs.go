@@ -218,11 +218,11 @@ func schemaID(name string) string { return "object-" + name }
 // docsGroups orders the operations by tag, path and method.
 func docsGroups(o *huma.OpenAPI) []docsGroup {
 	var groups []docsGroup
-	for _, tag := range [][]string{requestTag, conversationTag, eventTag, sessionTag, senderTag, deadLetterTag} {
+	for _, tag := range [][]string{requestTag, conversationTag, eventTag, sessionTag, senderTag, callbackTag, deadLetterTag} {
 		g := docsGroup{Name: tag[0]}
 		for _, path := range slices.Sorted(maps.Keys(o.Paths)) {
 			item := o.Paths[path]
-			for _, op := range []*huma.Operation{item.Post, item.Get} {
+			for _, op := range []*huma.Operation{item.Post, item.Get, item.Delete} {
 				if op != nil && slices.Equal(op.Tags, tag) {
 					g.Operations = append(g.Operations, docsOperationOf(o, op))
 				}

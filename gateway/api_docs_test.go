@@ -122,7 +122,7 @@ func TestDocsPages(t *testing.T) {
 		for _, m := range regexp.MustCompile(`href="(#[^"]+)"`).FindAllStringSubmatch(r.raw, -1) {
 			links = append(links, path+m[1])
 		}
-		if len(r.raw) > 120<<10 {
+		if len(r.raw) > 170<<10 {
 			t.Errorf("%s has %d bytes", path, len(r.raw))
 		}
 	}
