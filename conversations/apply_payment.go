@@ -671,6 +671,9 @@ func (t *tx) onAttemptBy(by *Operation, requestID string, n int, on Trigger, res
 		on = AnswerLost // it may still show up
 	}
 	to, ok := attemptAfter(a.State, on)
+	if ok && a.TakenBack(t.now) {
+		return nil // a charge shows before its reversal does
+	}
 	if !ok {
 		if a.State == AttemptReversing {
 			if on == MoneyTaken {

@@ -162,6 +162,7 @@ func DefaultTimings() Timings {
 		DeclineGrace:     5 * m,
 		EchoWithin:       m,
 		RetryOperationIn: 5 * time.Second,
+		CallLife:         defaultCallLife,
 		ReviewAskEvery:   30 * m,
 		ResendAfter:      2 * m,
 	}

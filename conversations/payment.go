@@ -214,6 +214,16 @@ type Attempt struct {
 	Result         Result       `json:"result"`
 }
 
+// reversalShows is how long after a charge was given back the platform may show
+// the one without the other.
+const reversalShows = time.Hour
+
+// TakenBack tells whether the platform has given the charge back just now: that
+// it shows the charge alone is no news then.
+func (a Attempt) TakenBack(now time.Time) bool {
+	return a.State == AttemptNotTaken && a.Result.Outcome == OutcomeReversed && a.SettledAt != nil && now.Before(a.SettledAt.Add(reversalShows))
+}
+
 // Outcome is what a platform said of a charge, in one of a closed set.
 type Outcome string
 
