@@ -29,6 +29,9 @@ const (
 	reasonSettled     = "TRANSACTION_ALREADY_SETTLED"
 	reasonEither      = "TRANSACTION_ALREADY_REVERSED_OR_SETTLED"
 	reasonVoided      = "CAPTURE_ALREADY_VOIDED"
+	// reasonProcessorAway refuses nothing for good: the processor did not answer,
+	// and nothing was done.
+	reasonProcessorAway = "PROCESSOR_UNAVAILABLE"
 )
 
 // followRequest is the body of every follow-on call; each uses some of it.
@@ -467,7 +470,11 @@ func (p *Platform) follow(ctx context.Context, by time.Time, path string, body f
 			return refusal
 		}
 	case http.StatusBadRequest:
-		if !unreadable && told.Reason != "" && !told.duplicate() {
+		switch {
+		case unreadable, told.Reason == "", told.duplicate():
+		case told.Reason == reasonProcessorAway:
+			return pending(reason, cause)
+		default:
 			return refusal
 		}
 	case http.StatusNotFound:

@@ -122,6 +122,7 @@ func TestOperationsThatAreAnsweredOddly(t *testing.T) {
 
 		{name: "capture queued", kind: capture, outcome: authorized, answers: answers{capturesOf76: created("PENDING")}, want: done, id: "77", calls: capturesOf76},
 		{name: "capture sent", kind: capture, outcome: authorized, answers: answers{capturesOf76: created("TRANSMITTED")}, want: done, id: "77"},
+		{name: "capture while the processor is away", kind: capture, outcome: authorized, answers: answers{capturesOf76: refusal("PROCESSOR_UNAVAILABLE")}, want: later, reason: reasonProcessorAway},
 		{name: "captured, and no id", kind: capture, outcome: authorized, answers: answers{capturesOf76: {201, `{"status":"PENDING"}`}}, want: open, reason: reasonNoID},
 		{name: "captured for another amount", kind: capture, outcome: authorized, answers: answers{capturesOf76: {201, `{"id":"77","status":"PENDING","orderInformation":{"amountDetails":{"totalAmount":"1.00","currency":"ZAR"}}}`}}, want: open, reason: reasonAmountDiffers},
 		{name: "capture beyond the hold", kind: capture, outcome: authorized, answers: answers{capturesOf76: refusal("EXCEEDS_AUTH_AMOUNT")}, want: gone, reason: "EXCEEDS_AUTH_AMOUNT"},
