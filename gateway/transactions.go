@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 
 	"paythread/checkout/platforms"
 	"paythread/conversations"
@@ -18,6 +19,7 @@ import (
 type requestStore interface {
 	Request(ctx context.Context, id string) (*conversations.PaymentRequest, error)
 	Apply(ctx context.Context, contactID string, event conversations.Event, once conversations.Once) (conversations.Applied, error)
+	Now() time.Time
 }
 
 // moneyNews is what a transaction of a platform told that was not known.
@@ -31,7 +33,7 @@ const (
 	findingSettled   moneyNews = "settled"    // an operation of ours whose outcome was not known was done
 	findingOperation moneyNews = "operation"  // an operation was done elsewhere
 	findingNoRequest moneyNews = "no_request" // the reference has our form, and there is no such payment request
-	findingAmount    moneyNews = "amount"     // the amount is not the one that is known here
+	findingAmount    moneyNews = "amount"     // the amount is not the one that is known here, or more than there was
 )
 
 var findingKinds = []moneyNews{findingPayment, findingSettled, findingOperation, findingNoRequest, findingAmount}
@@ -220,6 +222,8 @@ func (t *transactions) learnPayment(ctx context.Context, auditor platforms.Audit
 	a := at.attempt
 	took := slices.Contains(held, found.Result.Outcome)
 	switch {
+	case a.TakenBack(t.store.Now()):
+		return findingNone, nil
 	case slices.Contains(nothingTaken, a.State) && took, a.State == conversations.AttemptUnsettled:
 	case took && a.Result.PaymentID == found.ID && !a.Result.Amount.IsZero() && !found.Amount.IsZero() && found.Amount != a.Result.Amount:
 		t.log.ErrorContext(ctx, "a payment has another amount at the platform", "audit", true, "payment_request_id", at.request.ID, "attempt", a.Code, "platform_id", found.ID,
@@ -270,13 +274,17 @@ func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Aud
 	if full, there, err := details(ctx, auditor, found); err != nil {
 		return findingNone, err
 	} else if there {
-		found = full
+		found = completed(full, found, at)
 	}
 	applied, err := t.store.Apply(ctx, r.ContactID, conversations.OperationFound{
 		RequestID: r.ID, Attempt: at.attempt.N, Operation: found.Operation, Amount: found.Amount, Code: found.Code,
 		PlatformID: found.ID, PaymentID: found.PaymentID, ReconciliationID: found.ReconciliationID, At: found.At,
 	}, conversations.Once{})
 	switch {
+	case conversations.CodeOf(err) == conversations.CodeInvalid:
+		t.log.ErrorContext(ctx, "an operation at the platform cannot be one of its payment request", "audit", true, "payment_request_id", r.ID,
+			"kind", found.Operation, "platform_id", found.ID, "error", err)
+		return findingAmount, nil
 	case err != nil:
 		return findingNone, err
 	case applied.Refused != nil:
@@ -285,6 +293,10 @@ func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Aud
 		return findingNone, nil
 	case applied.Request == nil:
 		return findingNone, nil // it was known after all
+	case applied.Request.Unbalanced && !r.Unbalanced:
+		t.log.ErrorContext(ctx, "the platform did more with a payment than there was, as far as is known here", "audit", true, "payment_request_id", r.ID,
+			"kind", found.Operation, "amount", found.Amount.Decimal(), "currency", found.Amount.Currency, "platform_id", found.ID)
+		return findingAmount, nil
 	case len(applied.Request.Operations) == len(r.Operations):
 		t.log.InfoContext(ctx, "an operation of unknown outcome was done", "audit", true, "payment_request_id", r.ID, "kind", found.Operation, "platform_id", found.ID)
 		return findingSettled, nil
@@ -292,6 +304,35 @@ func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Aud
 	t.log.WarnContext(ctx, "an operation was done elsewhere", "audit", true, "payment_request_id", r.ID, "attempt", at.attempt.Code, "kind", found.Operation,
 		"amount", found.Amount.Decimal(), "currency", found.Amount.Currency, "platform_id", found.ID)
 	return findingOperation, nil
+}
+
+// completed returns the details of an operation with what only the list told, and
+// with the amount that a void has without being told: that of what it undoes.
+func completed(full, listed platforms.Found, at belonging) platforms.Found {
+	full.Code, full.ReconciliationID = cmp.Or(full.Code, listed.Code), cmp.Or(full.ReconciliationID, listed.ReconciliationID)
+	full.Amount, full.At = cmp.Or(full.Amount, listed.Amount), cmp.Or(full.At, listed.At)
+	if !full.Amount.IsZero() {
+		return full
+	}
+	if at.operation != nil && at.operation.Kind == full.Operation {
+		full.Amount = at.operation.Amount
+	} else if full.Operation == conversations.OperationVoid {
+		full.Amount = takenBy(at, full.PaymentID)
+	}
+	return full
+}
+
+// takenBy returns the amount that a transaction took; nothing if it is not known.
+func takenBy(at belonging, id string) conversations.Money {
+	for _, o := range at.request.Operations {
+		if o.ResultID == id && id != "" {
+			return o.Amount
+		}
+	}
+	if at.attempt.Capture && at.attempt.Result.PaymentID == id && id != "" {
+		return at.attempt.Result.Amount
+	}
+	return conversations.Money{}
 }
 
 // details returns all that is known of a transaction: a list says less of it.

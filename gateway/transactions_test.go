@@ -27,6 +27,9 @@ type heldRequests struct {
 	wait     time.Duration                   // answered by Throttle
 	asked    []string                        // throttles
 	pages    []*conversations.PaymentRequest // of Requests
+
+	invalid    bool // every event is refused as wrong
+	unbalanced bool // what is found is more than there was
 }
 
 func (h *heldRequests) Request(_ context.Context, id string) (*conversations.PaymentRequest, error) {
@@ -60,6 +63,9 @@ func (h *heldRequests) Apply(_ context.Context, contactID string, event conversa
 	if h.down != nil {
 		return conversations.Applied{}, h.down
 	}
+	if h.invalid {
+		return conversations.Applied{}, conversations.Invalid("amount.currency", "another currency")
+	}
 	if once.Key != "" {
 		if h.keys[once.Key] {
 			return conversations.Applied{Duplicate: true}, nil
@@ -81,6 +87,7 @@ func (h *heldRequests) after(event conversations.Event) *conversations.PaymentRe
 		return nil
 	}
 	r := *h.requests[e.RequestID]
+	r.Unbalanced = h.unbalanced
 	if operationOf(&r, e.Code) == nil {
 		r.Operations = append(slices.Clone(r.Operations), conversations.Operation{ID: "new", ResultID: e.PlatformID})
 	}
@@ -287,6 +294,92 @@ func TestLearn(t *testing.T) {
 				t.Errorf("to another merchant it told %q, %v, and %q was applied", got, err, store.took())
 			}
 		})
+	}
+}
+
+// TestLearnCompletesWhatIsSaidOfAnOperation: neither a list nor the details tell
+// all, and what follows from what is known here need not be told.
+func TestLearnCompletesWhatIsSaidOfAnOperation(t *testing.T) {
+	t.Parallel()
+	const op1 = auditedRequest + "-op1"
+	void, refund := conversations.OperationVoid, conversations.OperationRefund
+	pending := func(kind conversations.OperationKind, minor int64) conversations.Operation {
+		return operationWith(1, kind, conversations.OperationUnsettled, minor, "")
+	}
+	captured := operationWith(1, conversations.OperationCapture, conversations.OperationSucceeded, 4900, "7002")
+	for name, c := range map[string]struct {
+		known   []conversations.Operation
+		listed  platforms.Found
+		details func(*platforms.Found)
+		want    moneyNews
+		applied string
+	}{
+		"details without reference and amount": {
+			known: []conversations.Operation{pending(refund, 500)}, listed: followOnFound("8001", op1, refund, 500),
+			details: func(f *platforms.Found) { f.Code, f.Amount = "", conversations.Money{} },
+			want:    findingSettled, applied: "c_0 found " + auditedRequest + " 1 refund 5.00 as 8001 on 7001, ours",
+		},
+		"our void, of no stated amount": {
+			known: []conversations.Operation{pending(void, 14900)}, listed: followOnFound("8001", op1, void, 0),
+			want: findingSettled, applied: "c_0 found " + auditedRequest + " 1 void 149.00 as 8001 on 7001, ours",
+		},
+		"somebody's void of the sale, of no stated amount": {
+			listed: followOnFound("8001", auditedRequest+"-1", void, 0),
+			want:   findingOperation, applied: "c_0 found " + auditedRequest + " 1 void 149.00 as 8001 on 7001",
+		},
+		"somebody's void of a capture, of no stated amount": {
+			known: []conversations.Operation{captured}, listed: followOnFound("8001", auditedRequest+"-1", void, 0),
+			details: func(f *platforms.Found) { f.PaymentID = "7002" },
+			want:    findingOperation, applied: "c_0 found " + auditedRequest + " 1 void 49.00 as 8001 on 7002",
+		},
+	} {
+		if c.listed.Amount.Minor == 0 {
+			c.listed.Amount = conversations.Money{}
+		}
+		full := c.listed
+		if c.details != nil {
+			c.details(&full)
+		}
+		c.listed.RootID, c.listed.PaymentID = "", ""
+		store := &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: audited(conversations.AttemptCaptured, c.known...)}}
+		learner := &transactions{store: store, log: silent}
+		got, err := learner.learn(t.Context(), "acme", &books{all: []platforms.Found{full}}, c.listed, newMetTransactions())
+		if took := strings.Join(store.took(), "; "); err != nil || got != c.want || took != c.applied {
+			t.Errorf("%s: it told %q, %v, and %q was applied", name, got, err, took)
+		}
+	}
+}
+
+// TestLearnCountsWhatDoesNotFit: an operation that cannot be recorded is a
+// difference between the platform's books and ours, and no fault of the audit.
+func TestLearnCountsWhatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	dollars := followOnFound("8001", auditedRequest+"-1", conversations.OperationRefund, 500)
+	dollars.Amount.Currency = "USD"
+	store := &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: audited(conversations.AttemptCaptured)}, invalid: true}
+	learner := &transactions{store: store, log: silent}
+	if got, err := learner.learn(t.Context(), "acme", &books{all: []platforms.Found{dollars}}, dollars, newMetTransactions()); err != nil || got != findingAmount {
+		t.Errorf("in another currency: it told %q, %v", got, err)
+	}
+	store = &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: audited(conversations.AttemptCaptured)}, unbalanced: true}
+	learner = &transactions{store: store, log: silent}
+	much := followOnFound("8001", auditedRequest+"-1", conversations.OperationRefund, 14901)
+	if got, err := learner.learn(t.Context(), "acme", &books{all: []platforms.Found{much}}, much, newMetTransactions()); err != nil || got != findingAmount {
+		t.Errorf("more than there was: it told %q, %v", got, err)
+	}
+}
+
+// TestLearnLeavesWhatWasTakenBack: a charge shows before its reversal does.
+func TestLearnLeavesWhatWasTakenBack(t *testing.T) {
+	t.Parallel()
+	for since, want := range map[time.Duration]moneyNews{10 * time.Minute: findingNone, 2 * time.Hour: findingPayment} {
+		r, at := audited(conversations.AttemptNotTaken), auditNow.Add(-since)
+		r.Attempts[0].SettledAt, r.Attempts[0].Result = &at, conversations.Result{Outcome: conversations.OutcomeReversed}
+		learner := &transactions{store: &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: r}}, log: silent}
+		found := paymentFound("7001", auditedRequest+"-1", conversations.OutcomeCaptured)
+		if got, err := learner.learn(t.Context(), "acme", &books{}, found, newMetTransactions()); err != nil || got != want {
+			t.Errorf("%s after it was taken back: it told %q, %v", since, got, err)
+		}
 	}
 }
 
