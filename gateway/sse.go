@@ -278,6 +278,7 @@ type frame struct {
 	partition int
 	entry     conversations.StreamID
 	data      []byte
+	at        time.Time // of the commit, of an event
 }
 
 const heartbeatComment = ": hb\n"
@@ -299,7 +300,7 @@ func (s *streams) hand(entries []conversations.FeedEntry) {
 		}
 		data := s.json(e.Event)
 		if len(ofRequest) > 0 {
-			f := &frame{bytes: appendEvent(nil, strconv.FormatInt(e.Event.Seq, 10), data), seq: e.Event.Seq}
+			f := &frame{bytes: appendEvent(nil, strconv.FormatInt(e.Event.Seq, 10), data), seq: e.Event.Seq, at: time.UnixMilli(e.ID.Ms)}
 			for st := range ofRequest {
 				st.push(f)
 			}
@@ -307,7 +308,7 @@ func (s *streams) hand(entries []conversations.FeedEntry) {
 		if len(ofMerchant) > 0 {
 			f := &frame{
 				bytes: appendEvent(nil, s.place.String(), data),
-				place: slices.Clone(s.place), partition: e.Partition, entry: e.ID, data: data,
+				place: slices.Clone(s.place), partition: e.Partition, entry: e.ID, data: data, at: time.UnixMilli(e.ID.Ms),
 			}
 			for st := range ofMerchant {
 				st.push(f)
@@ -350,6 +351,7 @@ func resetFrame(id string) []byte {
 func (s *streams) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	var behind behindFeed
 	for {
 		select {
 		case <-ctx.Done():
@@ -359,10 +361,38 @@ func (s *streams) watch(ctx context.Context) {
 		s.mu.Lock()
 		place := slices.Clone(s.place)
 		s.mu.Unlock()
-		if end, err := s.feedEnd(); err == nil && place.Beyond(end) {
+		end, err := s.feedEnd()
+		if err == nil && place.Beyond(end) {
 			s.restart(ctx)
+			behind = behindFeed{}
 		}
+		if err != nil {
+			end = nil
+		}
+		s.metrics.behind.Set(behind.measure(place, end, s.store.Now()).Seconds())
 	}
+}
+
+// behindFeed measures for how long a reader has not come to a place where the
+// feed ended. A reader that stands still hands nothing on, and so no time from
+// commit to hand-over would show it.
+type behindFeed struct {
+	target conversations.Cursor // nil: the reader has come to the feed's end
+	since  time.Time
+}
+
+// measure takes the reader's place and the feed's end, nil if it is not known.
+func (b *behindFeed) measure(place, end conversations.Cursor, now time.Time) time.Duration {
+	if b.target != nil && !b.target.Beyond(place) {
+		b.target = nil
+	}
+	if b.target == nil {
+		if end == nil || place == nil || !end.Beyond(place) {
+			return 0
+		}
+		b.target, b.since = end, now
+	}
+	return max(0, now.Sub(b.since))
 }
 
 // restart tells every stream that the feed went back, after a failover that
@@ -511,8 +541,13 @@ func (s *streams) write(ctx context.Context) {
 type streamMetrics struct {
 	connections prometheus.Gauge
 	cut         prometheus.Counter
-	lag         prometheus.Histogram
+	lag         prometheus.Histogram // to the hub
+	written     prometheus.Histogram // to a client's socket
+	behind      prometheus.Gauge
 }
+
+// feedBuckets have the second that the objective for the feed speaks of.
+var feedBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
 func newStreamMetrics(r prometheus.Registerer) *streamMetrics {
 	m := &streamMetrics{
@@ -520,9 +555,16 @@ func newStreamMetrics(r prometheus.Registerer) *streamMetrics {
 		cut:         prometheus.NewCounter(prometheus.CounterOpts{Name: "paythread_sse_cut_total", Help: "Event streams cut because their client was too slow."}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "paythread_feed_lag_seconds", Help: "Time from an event's commit to its hand-over to the streams of this process.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+			Buckets: feedBuckets,
+		}),
+		written: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "paythread_sse_lag_seconds", Help: "Time from an event's commit until it was written into a client's stream; of several at once, of the oldest.",
+			Buckets: feedBuckets,
+		}),
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "paythread_feed_behind_seconds", Help: "For how long this process's reader of the feed has not come to where the feed ended.",
 		}),
 	}
-	r.MustRegister(m.connections, m.cut, m.lag)
+	r.MustRegister(m.connections, m.cut, m.lag, m.written, m.behind)
 	return m
 }

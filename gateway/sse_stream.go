@@ -50,6 +50,7 @@ type stream struct {
 	after  int64                // number of the last event written, of a request's stream
 	ahead  conversations.Cursor // places beyond the hub's that were replayed
 	isCut  bool
+	oldest time.Time // of the events that are being written
 }
 
 // endAt sets the end of the stream's token.
@@ -120,6 +121,8 @@ func (st *stream) flush() {
 	for out := st.take(); out != nil; out = st.take() {
 		n, err := st.write(out, writeAtOnce)
 		switch {
+		case err == nil:
+			st.wrote()
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			go st.catchUp(out[n:])
 			return
@@ -132,7 +135,29 @@ func (st *stream) flush() {
 // catchUp is flush for a client that is slow at the moment.
 func (st *stream) catchUp(out []byte) {
 	for ; out != nil; out = st.take() {
-		_ = st.send(out) // an error has cut the stream, and take ends the loop
+		if st.send(out) == nil { // an error has cut the stream, and take ends the loop
+			st.wrote()
+		}
+	}
+}
+
+// noteLocked notes when an event was committed that is about to be written; a
+// later one of the same writing is not older.
+func (st *stream) noteLocked(f *frame) {
+	if st.oldest.IsZero() {
+		st.oldest = f.at
+	}
+}
+
+// wrote measures how long ago the oldest event was committed that was written
+// just now.
+func (st *stream) wrote() {
+	st.mu.Lock()
+	oldest := st.oldest
+	st.oldest = time.Time{}
+	st.mu.Unlock()
+	if !oldest.IsZero() {
+		st.hub.metrics.written.Observe(max(0, st.hub.store.Now().Sub(oldest).Seconds()))
 	}
 }
 
@@ -155,13 +180,17 @@ func (st *stream) take() []byte {
 		}
 		if len(batch) == 1 {
 			if news := st.newsLocked(batch[0]); news != nil {
+				st.noteLocked(batch[0])
 				return news // shared, not copied
 			}
 			continue
 		}
 		var out []byte
 		for _, f := range batch {
-			out = append(out, st.newsLocked(f)...)
+			if news := st.newsLocked(f); news != nil {
+				st.noteLocked(f)
+				out = append(out, news...)
+			}
 		}
 		if out != nil {
 			return out
