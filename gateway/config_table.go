@@ -131,7 +131,7 @@ func timingsField(t *conversations.Timings) field {
 			"How long the echo of a message of unknown outcome is awaited before the message is sent again."),
 		duration(&t.RetryOperationIn, least, hour, "retry_operation_in", "5s",
 			"First wait before a capture, reversal or refund is tried again. It doubles each time."),
-		duration(&t.CallLife, least, hour, "call_life", "2m",
+		duration(&t.CallLife, least, 10*minute, "call_life", "2m",
 			"How long after it was made a capture or refund may still reach the platform. One that was never answered is not made again before."),
 		duration(&t.ReviewAskEvery, least, day, "review_ask_every", "30m",
 			"How often the platform is asked how the review of a payment stands. Its notifications come sooner, where they are set up."),

@@ -18,6 +18,11 @@ import (
 // tries, five minutes apart, to appear in a search.
 const searchLag = 25 * time.Minute
 
+// maxSearchLag is less than the longest wait between two looks at an operation
+// of unknown outcome. With more, each look would come too early to conclude
+// anything, and put the next one off as well.
+const maxSearchLag = 45 * time.Minute
+
 // Words of our own for operations, beside those for charges.
 const (
 	reasonNoPaymentID = "NO_PAYMENT_ID" // there is nothing to act on

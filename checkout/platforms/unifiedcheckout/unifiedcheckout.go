@@ -61,7 +61,7 @@ var settings = []platforms.Setting{
 	{Name: "country", Doc: "the merchant's country, ISO 3166 alpha-2, for example ZA", Required: true},
 	{Name: "page_origins", Doc: "comma-separated further origins that the pay page may load from: wallets, 3-D Secure, or the browser's address of base_url where it differs"},
 	{Name: "search_window", Doc: "how long before and after an attempt transactions are searched", Default: "24h"},
-	{Name: "search_lag", Doc: "how long a transaction may be missing in CyberSource's search. A capture or refund that was never answered is sent once more only if it does not show by then", Default: "25m"},
+	{Name: "search_lag", Doc: "how long a transaction may be missing in CyberSource's search. A capture or refund that was never answered is sent once more only if it does not show by then; at most 45m", Default: "25m"},
 	{Name: "timeout_reversal", Doc: "how a charge is taken back whose answer never came and which the search does not show: vpc, by its transactionId, where the processor behind the account is Visa Platform Connect, and then the customer may pay again at once; none everywhere else", Default: timeoutNone},
 	{Name: "timeout_reversal_after", Doc: "how long after a charge that is done; CyberSource wants at least 60s", Default: "60s"},
 	{Name: "webhook_keys", Doc: "keys that CyberSource signs notifications with, keyId:secret, the secret in base64; several with commas, so that the previous one is still taken after a new one was made. Empty: notifications are refused", Secret: true},
@@ -128,8 +128,8 @@ func New(s platforms.Settings, client *http.Client, log *slog.Logger) (platforms
 	if p.searchWindow, err = time.ParseDuration(values["search_window"]); err != nil || p.searchWindow < time.Hour {
 		wrong("search_window is not a duration of at least 1h")
 	}
-	if p.searchLag, err = time.ParseDuration(values["search_lag"]); err != nil || p.searchLag <= 0 {
-		wrong("search_lag is not a duration above 0")
+	if p.searchLag, err = time.ParseDuration(values["search_lag"]); err != nil || p.searchLag <= 0 || p.searchLag > maxSearchLag {
+		wrong("search_lag is not a duration above 0 and at most %s", maxSearchLag)
 	}
 	base := values["base_url"]
 	switch {

@@ -137,6 +137,11 @@ func TestNewNamesAllThatIsWrong(t *testing.T) {
 		}
 	}
 	settings := testSettings("")
+	settings.Values["search_lag"] = "46m"
+	if _, err := New(settings, http.DefaultClient, slog.Default()); err == nil || !strings.Contains(err.Error(), "search_lag") {
+		t.Errorf("search_lag 46m: %v, want an error: what is unknown would stay so for ever", err)
+	}
+	settings = testSettings("")
 	settings.Values["auth"] = "basic"
 	if _, err := New(settings, http.DefaultClient, slog.Default()); err == nil || !strings.Contains(err.Error(), "auth") {
 		t.Errorf("auth basic: %v, want an error", err)
