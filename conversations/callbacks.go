@@ -382,19 +382,39 @@ func (c *Callbacks) change(ctx context.Context, merchantID, id string, apply fun
 	return CallbackEndpoint{}, Unavailable(errors.New("a callback endpoint is being changed by many at once"))
 }
 
-// asked keeps when a change was asked for under a caller's key, or returns when
-// it was the first time.
-func (c *Callbacks) asked(ctx context.Context, merchantID string, p plan, once Once) (plan, time.Time, error) {
-	p.Hash, p.AskedAt = once.Hash, c.s.Now().UnixMilli()
-	p, err := c.s.choose(ctx, merchantID, p, once)
-	return p, time.UnixMilli(p.AskedAt).UTC(), err
+// wish is a change that a caller asked for.
+type wish struct {
+	plan
+	at     time.Time // when it was asked for the first time
+	repeat bool      // it was asked for before, under the same key
+}
+
+// overtaken tells whether a wish is a repeat that comes after another change.
+// Times alone would not do: the store's clock may go back, and what is wanted
+// then is wanted nevertheless.
+func (w wish) overtaken(by time.Time) bool { return w.repeat && by.After(w.at) }
+
+// asked keeps what a caller's key stands for, or returns what it was the first
+// time.
+func (c *Callbacks) asked(ctx context.Context, merchantID string, p plan, once Once) (wish, error) {
+	now := c.s.Now().UnixMilli()
+	p.Hash, p.AskedAt = once.Hash, now
+	first, err := c.s.choose(ctx, merchantID, p, once)
+	return wish{plan: first, at: time.UnixMilli(first.AskedAt).UTC(), repeat: first.AskedAt != now}, err
+}
+
+// Asked returns when something was asked for under a caller's key the first
+// time, for what needs no more than that. Another call under the key is refused.
+func (c *Callbacks) Asked(ctx context.Context, merchantID string, once Once) (time.Time, error) {
+	w, err := c.asked(ctx, merchantID, plan{}, once)
+	return w.at, err
 }
 
 var errConfigured = Refused("configured", "this callback endpoint stands in the gateway's configuration and is changed there")
 
 // Update changes where an endpoint is and what it gets.
 func (c *Callbacks) Update(ctx context.Context, merchantID, id string, in CallbackInput, once Once) (CallbackEndpoint, error) {
-	_, at, err := c.asked(ctx, merchantID, plan{}, once)
+	w, err := c.asked(ctx, merchantID, plan{}, once)
 	if err != nil {
 		return CallbackEndpoint{}, err
 	}
@@ -402,10 +422,10 @@ func (c *Callbacks) Update(ctx context.Context, merchantID, id string, in Callba
 		if e.Source == CallbackFromConfig {
 			return false, errConfigured
 		}
-		if e.UpdatedAt.After(at) {
-			return false, nil // a repeat, and another change after the first call
+		if w.overtaken(e.UpdatedAt) {
+			return false, nil
 		}
-		e.UpdatedAt = at
+		e.UpdatedAt = w.at
 		in.into(e)
 		return true, nil
 	})
@@ -414,34 +434,34 @@ func (c *Callbacks) Update(ctx context.Context, merchantID, id string, in Callba
 // RotateSecret gives an endpoint a new secret, which is in the answer. The one
 // before it signs for some time more. With once, a repeat gets the same secret.
 func (c *Callbacks) RotateSecret(ctx context.Context, merchantID, id string, old time.Duration, once Once) (CallbackEndpoint, string, error) {
-	chosen, at, err := c.asked(ctx, merchantID, plan{Secret: newCallbackSecret()}, once)
+	w, err := c.asked(ctx, merchantID, plan{Secret: newCallbackSecret()}, once)
 	if err != nil {
 		return CallbackEndpoint{}, "", err
 	}
-	until := at.Add(old)
+	until := w.at.Add(old)
 	e, err := c.change(ctx, merchantID, id, func(e *CallbackEndpoint) (bool, error) {
 		if e.Source == CallbackFromConfig {
 			return false, errConfigured
 		}
-		if slices.ContainsFunc(e.Secrets, func(s CallbackSecret) bool { return s.Value == chosen.Secret }) {
+		if slices.ContainsFunc(e.Secrets, func(s CallbackSecret) bool { return s.Value == w.Secret }) {
 			return false, nil // a repeat
 		}
-		kept := []CallbackSecret{{Value: chosen.Secret}}
+		kept := []CallbackSecret{{Value: w.Secret}}
 		for _, s := range e.Secrets {
 			if s.Until == nil {
 				s.Until = &until
 			}
-			if at.Before(*s.Until) {
+			if w.at.Before(*s.Until) {
 				kept = append(kept, s)
 			}
 		}
 		if len(kept) > maxCallbackSecrets {
 			return false, Refused("too_many_secrets", "the secret was replaced %d times in a day; wait until an old one has run out", len(kept)-1)
 		}
-		e.Secrets, e.UpdatedAt = kept, at
+		e.Secrets, e.UpdatedAt = kept, w.at
 		return true, nil
 	})
-	return e, chosen.Secret, err
+	return e, w.Secret, err
 }
 
 // newCallbackSecret returns a secret of 32 random bytes.
@@ -454,7 +474,7 @@ func newCallbackSecret() string {
 // Switch switches an endpoint on or off. What waits for it goes out at once when
 // it is switched on.
 func (c *Callbacks) Switch(ctx context.Context, merchantID, id string, to CallbackState, once Once) (e CallbackEndpoint, changed bool, err error) {
-	_, at, err := c.asked(ctx, merchantID, plan{}, once)
+	w, err := c.asked(ctx, merchantID, plan{}, once)
 	if err != nil {
 		return e, false, err
 	}
@@ -462,18 +482,18 @@ func (c *Callbacks) Switch(ctx context.Context, merchantID, id string, to Callba
 		if e, err = c.Endpoint(ctx, merchantID, id); err != nil {
 			return e, false, err
 		}
-		if e.State == to || e.Since.After(at) { // a repeat, perhaps with another wish after the first call
+		if e.State == to || w.overtaken(e.Since) {
 			return e, false, nil
 		}
 		from := e.State
-		e.State, e.Since, e.Reason, e.Failing = to, at, "", nil
+		e.State, e.Since, e.Reason, e.Failing = to, w.at, "", nil
 		// The merchant did it: its other endpoints are told by whoever asked.
 		told := ""
 		if to == CallbackDisabled {
 			e.Reason, told = CallbackByMerchant, "1"
 		}
 		done, err := c.set(ctx, c.s.keys.callback(merchantID, id, "ep"), stateField, string(from),
-			stateField, string(to), reasonField, e.Reason, sinceField, at.UnixMilli(), failingField, "", toldField, told)
+			stateField, string(to), reasonField, e.Reason, sinceField, w.at.UnixMilli(), failingField, "", toldField, told)
 		if err != nil || done {
 			return e, done, err
 		}

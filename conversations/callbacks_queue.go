@@ -58,6 +58,9 @@ const (
 	DeliveryAbandoned DeliveryState = "given_up"  // the timetable has ended: nothing more is tried
 )
 
+// DeliveryStates are all of them, in the order in which a delivery may come to them.
+var DeliveryStates = []DeliveryState{DeliveryPending, DeliveryRetried, DeliveryDone, DeliveryAbandoned}
+
 // CallbackDelivery is an event on its way to an endpoint.
 type CallbackDelivery struct {
 	CallbackEvent
@@ -490,20 +493,20 @@ func (c *Callbacks) Redeliver(ctx context.Context, merchantID, endpointID, id st
 	if _, err := c.Endpoint(ctx, merchantID, endpointID); err != nil {
 		return err
 	}
-	_, asked, err := c.asked(ctx, merchantID, plan{}, once)
+	w, err := c.asked(ctx, merchantID, plan{}, once)
 	if err != nil {
 		return err
 	}
-	n, err := c.again(ctx, merchantID, endpointID, []string{id}, asked)
+	n, err := c.again(ctx, merchantID, endpointID, []string{id}, w)
 	if err == nil && n == 0 {
 		err = NotFound("delivery")
 	}
 	return err
 }
 
-func (c *Callbacks) again(ctx context.Context, merchantID, endpointID string, ids []string, asked time.Time) (int, error) {
+func (c *Callbacks) again(ctx context.Context, merchantID, endpointID string, ids []string, w wish) (int, error) {
 	keys := c.queueKeys(merchantID, endpointID)[1:3]
-	args := []any{c.s.Now().UnixMilli(), asked.UnixMilli()}
+	args := []any{c.s.Now().UnixMilli(), w.AskedAt, w.repeat}
 	for _, id := range ids {
 		keys, args = append(keys, c.s.keys.callback(merchantID, endpointID, "d", id)), append(args, id)
 	}
@@ -525,13 +528,13 @@ type Replay struct {
 type Replayed struct {
 	Deliveries int
 	Until      time.Time
-	// Next is where to go on, if there were more than one call queues.
+	// Next is where to go on, if there were more than one call looks at.
 	Next *time.Time
 }
 
 const (
 	replayedAtOnce = 200
-	mostReplayed   = 10_000
+	mostReplayed   = 10_000 // looked at by one call, more or less
 )
 
 // Replay tries deliveries of an endpoint again, the oldest first. With once, a
@@ -540,50 +543,47 @@ func (c *Callbacks) Replay(ctx context.Context, merchantID, endpointID string, r
 	if _, err := c.Endpoint(ctx, merchantID, endpointID); err != nil {
 		return Replayed{}, err
 	}
-	_, asked, err := c.asked(ctx, merchantID, plan{}, once)
+	w, err := c.asked(ctx, merchantID, plan{}, once)
 	if err != nil {
 		return Replayed{}, err
 	}
 	done := Replayed{Until: r.Until}
 	if r.Until.IsZero() {
-		done.Until = asked
+		done.Until = w.at
 	}
-	before := map[string]bool{} // of the batch before, whose last millisecond is read again
-	for from := strconv.FormatInt(r.Since.UnixMilli(), 10); ; {
+	since := r.Since.UnixMilli()
+	from, behind := since, 0 // a millisecond, and how many of it were looked at
+	for looked := 0; ; {
 		batch, err := c.s.rdb.ZRangeByScoreWithScores(ctx, c.s.keys.callback(merchantID, endpointID, "all"), &redis.ZRangeBy{
-			Min: from, Max: strconv.FormatInt(done.Until.UnixMilli(), 10), Count: replayedAtOnce,
+			Min: strconv.FormatInt(from, 10), Max: strconv.FormatInt(done.Until.UnixMilli(), 10), Offset: int64(behind), Count: replayedAtOnce,
 		}).Result()
 		if err != nil {
 			return done, Unavailable(fmt.Errorf("read callback deliveries: %w", err))
 		}
 		var ids []string
 		for _, z := range batch {
-			if id, _ := z.Member.(string); !before[id] {
-				ids = append(ids, id)
+			id, _ := z.Member.(string)
+			at := int64(z.Score)
+			if at != from {
+				from, behind = at, 0
 			}
+			ids, behind = append(ids, id), behind+1
 		}
-		n, err := c.replay(ctx, merchantID, endpointID, ids, r.OnlyFailed, asked)
+		n, err := c.replay(ctx, merchantID, endpointID, ids, r.OnlyFailed, w)
 		if done.Deliveries += n; err != nil || len(batch) < replayedAtOnce {
 			return done, err
 		}
-		clear(before)
-		for _, id := range ids {
-			before[id] = true
-		}
-		last := int64(batch[len(batch)-1].Score)
-		if last == int64(batch[0].Score) {
-			last++
-		}
-		from = strconv.FormatInt(last, 10)
-		if done.Deliveries >= mostReplayed {
-			at := time.UnixMilli(last).UTC()
+		// The next call looks at the last millisecond again, so it has to be
+		// another one than this call began with.
+		if looked += len(batch); looked >= mostReplayed && from > since {
+			at := time.UnixMilli(from).UTC()
 			done.Next = &at
 			return done, nil
 		}
 	}
 }
 
-func (c *Callbacks) replay(ctx context.Context, merchantID, endpointID string, ids []string, onlyFailed bool, asked time.Time) (int, error) {
+func (c *Callbacks) replay(ctx context.Context, merchantID, endpointID string, ids []string, onlyFailed bool, w wish) (int, error) {
 	if onlyFailed {
 		deliveries, err := c.read(ctx, merchantID, endpointID, ids)
 		if err != nil {
@@ -591,7 +591,7 @@ func (c *Callbacks) replay(ctx context.Context, merchantID, endpointID string, i
 		}
 		ids = ids[:0]
 		for _, d := range deliveries {
-			if d != nil && (d.State == DeliveryRetried || d.State == DeliveryAbandoned || d.asked == asked.UnixMilli()) {
+			if d != nil && (d.State == DeliveryRetried || d.State == DeliveryAbandoned || d.asked == w.AskedAt) {
 				ids = append(ids, d.ID)
 			}
 		}
@@ -599,7 +599,7 @@ func (c *Callbacks) replay(ctx context.Context, merchantID, endpointID string, i
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	return c.again(ctx, merchantID, endpointID, ids, asked)
+	return c.again(ctx, merchantID, endpointID, ids, w)
 }
 
 // CallbackDepth is how much waits for endpoints.

@@ -564,6 +564,96 @@ func TestCallbackReplay(t *testing.T) {
 	}
 }
 
+// TestCallbackWishesWhenTheClockGoesBack: the store's clock may go back in a
+// failover. What is asked for then is no repeat, and is done.
+func TestCallbackWishesWhenTheClockGoesBack(t *testing.T) {
+	t.Parallel()
+	b := newCallbackBench(t, serverOptions(t))
+	ctx := t.Context()
+	e := b.endpoint()
+	b.event(e, "evt_1")
+	url := func(u string, once Once) {
+		t.Helper()
+		_, err := b.c.Update(ctx, "acme", e.ID, CallbackInput{URL: &u}, once)
+		b.must(err)
+		if got := b.reread(e).URL; got != u {
+			t.Errorf("the address is %s, want %s", got, u)
+		}
+	}
+	redeliver := func(once Once, want int) {
+		t.Helper()
+		b.now.add(time.Millisecond)
+		b.must(b.c.Redeliver(ctx, "acme", e.ID, "evt_1", once))
+		taken := b.take(e, 5)
+		for _, d := range taken {
+			b.record(e, d, CallbackResult{Delivered: true})
+		}
+		if len(taken) != want {
+			t.Errorf("%d are due, want %d", len(taken), want)
+		}
+	}
+	for _, once := range []Once{{}, {Key: "back", Hash: "1"}} {
+		b.now.add(time.Hour)
+		url("https://first.example/", Once{})
+		_, _, err := b.c.Switch(ctx, "acme", e.ID, CallbackDisabled, Once{})
+		b.must(err)
+		b.now.add(-30 * time.Minute)
+		url("https://second.example/", Once{Key: once.Key + "u"})
+		if got, changed, err := b.c.Switch(ctx, "acme", e.ID, CallbackActive, once); err != nil || !changed || got.State != CallbackActive {
+			t.Errorf("switched on: %v, %v, %v", got.State, changed, err)
+		}
+		b.now.add(time.Hour)
+		redeliver(Once{}, 1)
+		b.now.add(-30 * time.Minute)
+		redeliver(Once{}, 1)
+		redeliver(Once{Key: once.Key + "r"}, 1)
+		redeliver(Once{Key: "twice" + once.Key}, 1)
+		redeliver(Once{Key: "twice" + once.Key}, 0)
+		b.now.add(time.Hour)
+	}
+}
+
+// TestCallbackReplayIsBounded: one call looks at so many deliveries, whether or
+// not it queues them, and the next one goes on where it ended, also within one
+// millisecond.
+func TestCallbackReplayIsBounded(t *testing.T) {
+	t.Parallel()
+	b := newCallbackBench(t, serverOptions(t))
+	e := b.endpoint()
+	began := b.s.Now()
+	const n = mostReplayed + 2*replayedAtOnce
+	var events []CallbackEvent
+	for i := range n {
+		at := began
+		if i >= 3*replayedAtOnce { // before, all at once
+			at = began.Add(time.Duration(i) * time.Millisecond)
+		}
+		events = append(events, CallbackEvent{ID: fmt.Sprintf("evt_%05d", i), Type: "callback_endpoint.test", At: at, Body: []byte("{}")})
+	}
+	if _, err := b.c.Queue(t.Context(), "acme", e.ID, events...); err != nil {
+		t.Fatal(err)
+	}
+	b.now.add(time.Hour)
+	for _, only := range []bool{true, false} {
+		r, queued, calls := Replay{Since: began, OnlyFailed: only}, 0, 0
+		for more := true; more; calls++ {
+			done, err := b.c.Replay(t.Context(), "acme", e.ID, r, Once{})
+			b.must(err)
+			queued += done.Deliveries
+			if more = done.Next != nil; more {
+				r.Since, r.Until = *done.Next, done.Until
+			}
+		}
+		want := n
+		if only {
+			want = 0
+		}
+		if calls != 2 || queued < want || queued > want+1 {
+			t.Errorf("only those that failed %v: %d calls queued %d, want 2 and %d", only, calls, queued, want)
+		}
+	}
+}
+
 // TestCallbackEndpoints: made once under a key, at most ten, changed one after
 // the other, signed with the old secret for a while.
 func TestCallbackEndpoints(t *testing.T) {
