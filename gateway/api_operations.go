@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -38,8 +40,8 @@ type captureInput struct {
 	Idempotent
 	IDInput
 	Body *struct {
-		Amount *Amount `json:"amount,omitempty" doc:"Missing: all that is left."`
-		Reason string  `json:"reason,omitempty" maxLength:"200" doc:"For the record; the customer does not see it."`
+		Amount OptionalAmount `json:"amount,omitempty" doc:"Missing: all that is left."`
+		Reason string         `json:"reason,omitempty" maxLength:"200" doc:"For the record; the customer does not see it."`
 	} `nameHint:"CaptureBody"`
 }
 
@@ -75,9 +77,9 @@ type refundInput struct {
 	Idempotent
 	IDInput
 	Body *struct {
-		Amount             *Amount `json:"amount,omitempty" doc:"Missing: all that is left."`
-		Reason             string  `json:"reason,omitempty" maxLength:"200" doc:"For the record; the customer does not see it."`
-		ExpectedRefundable *Amount `json:"expected_refundable,omitempty" doc:"What the caller believes can still be refunded (totals.refundable). If it is not so any more, nothing is done."`
+		Amount             OptionalAmount `json:"amount,omitempty" doc:"Missing: all that is left."`
+		Reason             string         `json:"reason,omitempty" maxLength:"200" doc:"For the record; the customer does not see it."`
+		ExpectedRefundable OptionalAmount `json:"expected_refundable,omitempty" doc:"What the caller believes can still be refunded (totals.refundable). If it is not so any more, nothing is done."`
 	} `nameHint:"RefundBody"`
 }
 
@@ -93,13 +95,35 @@ func (a *api) refundPayment(ctx context.Context, in *refundInput) (*requestOutpu
 	return a.askOperation(ctx, e, wrong)
 }
 
-// readAmount reads an amount that may be missing, and adds what is wrong with
+// OptionalAmount is an amount that may be left out. null is no way to do that:
+// it is what a program sends that could not work the amount out, and must not
+// move all the money that there is.
+type OptionalAmount struct {
+	sent *Amount
+	null bool
+}
+
+// Schema is that of an amount.
+func (OptionalAmount) Schema(r huma.Registry) *huma.Schema {
+	return r.Schema(reflect.TypeFor[Amount](), true, "Amount")
+}
+
+// UnmarshalJSON is called for null, too, but not for what is left out.
+func (a *OptionalAmount) UnmarshalJSON(b []byte) error {
+	a.null = string(b) == "null"
+	return json.Unmarshal(b, &a.sent)
+}
+
+// readAmount reads an amount that may be left out, and adds what is wrong with
 // it.
-func readAmount(field string, sent *Amount, wrong *[]FieldProblem) *conversations.Money {
-	if sent == nil {
+func readAmount(field string, given OptionalAmount, wrong *[]FieldProblem) *conversations.Money {
+	if given.null {
+		*wrong = append(*wrong, FieldProblem{Field: field, Message: "it is null; leave it out, or send an amount", Location: "body." + field})
+	}
+	if given.sent == nil {
 		return nil
 	}
-	m, err := conversations.ParseMoney(sent.Value, sent.Currency)
+	m, err := conversations.ParseMoney(given.sent.Value, given.sent.Currency)
 	if e := fieldError(err); e != nil {
 		path := field + "." + e.Field
 		*wrong = append(*wrong, FieldProblem{Field: path, Message: e.Message, Location: "body." + path})
