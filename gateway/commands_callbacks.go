@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -95,8 +96,30 @@ func withCallbacks(flags *flag.FlagSet, do callbacksAction) action {
 	}
 }
 
+// noFlagsBehind refuses flags that stand behind an operand: they would be read
+// as further operands, and a replay of what failed be one of everything.
+func noFlagsBehind(flags *flag.FlagSet) error {
+	for _, word := range flags.Args() {
+		if strings.HasPrefix(word, "-") {
+			return usageError{"write " + shorten(word) + " before the endpoint"}
+		}
+	}
+	return nil
+}
+
+// onlyEndpoint reads MERCHANT/ENDPOINT where nothing else may stand.
+func onlyEndpoint(flags *flag.FlagSet) (merchant, endpoint string, err error) {
+	if flags.NArg() > 1 {
+		return "", "", usageError{"name one endpoint, not " + itoa(flags.NArg())}
+	}
+	return endpointOperand(flags)
+}
+
 // endpointOperand reads MERCHANT/ENDPOINT, the first operand.
 func endpointOperand(flags *flag.FlagSet) (merchant, endpoint string, err error) {
+	if err := noFlagsBehind(flags); err != nil {
+		return "", "", err
+	}
 	merchant, endpoint, ok := strings.Cut(flags.Arg(0), "/")
 	if !ok || merchant == "" || endpoint == "" {
 		return "", "", usageError{"name the endpoint as MERCHANT/ENDPOINT; \"paythread callbacks list\" shows them"}
@@ -141,9 +164,12 @@ func timeOrDash(t *time.Time) string {
 func callbacksDeliveriesCommand(flags *flag.FlagSet) action {
 	state := flags.String("state", "", "only those in this `STATE`: pending, failed, delivered or given_up")
 	return withCallbacks(flags, func(ctx context.Context, p process, _ *Config, queue *conversations.Callbacks) error {
-		merchant, endpoint, err := endpointOperand(flags)
+		merchant, endpoint, err := onlyEndpoint(flags)
 		if err != nil {
 			return err
+		}
+		if *state != "" && !slices.Contains(conversations.DeliveryStates, conversations.DeliveryState(*state)) {
+			return usageError{"--state: want pending, failed, delivered or given_up"}
 		}
 		w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		p.say(w, "DELIVERY\tTYPE\tTIME\tSTATE\tTRIES\tLAST ANSWER\tNEXT TRY\n")
@@ -204,7 +230,7 @@ func callbacksReplayCommand(flags *flag.FlagSet) action {
 	until := flags.String("until", "", "events up to this `TIME`; without it, now")
 	onlyFailed := flags.Bool("only-failed", false, "only those whose last try failed, given up or not")
 	return withCallbacks(flags, func(ctx context.Context, p process, _ *Config, queue *conversations.Callbacks) error {
-		merchant, endpoint, err := endpointOperand(flags)
+		merchant, endpoint, err := onlyEndpoint(flags)
 		if err != nil {
 			return err
 		}
@@ -252,7 +278,7 @@ func timeOperand(name, s string) (time.Time, error) {
 func callbacksSwitchCommand(to conversations.CallbackState) func(*flag.FlagSet) action {
 	return func(flags *flag.FlagSet) action {
 		return withCallbacks(flags, func(ctx context.Context, p process, _ *Config, queue *conversations.Callbacks) error {
-			merchant, endpoint, err := endpointOperand(flags)
+			merchant, endpoint, err := onlyEndpoint(flags)
 			if err != nil {
 				return err
 			}

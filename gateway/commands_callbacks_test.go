@@ -104,7 +104,10 @@ func TestCallbackCommands(t *testing.T) {
 	if n := settle(); n != 2 {
 		t.Errorf("%d are due where it is switched on again", n)
 	}
-	for _, args := range [][]string{{"deliveries"}, {"deliveries", "erp"}, {"redeliver", "acme/erp"}, {"replay", "acme/erp"}, {"replay", "--since", "yesterday", "acme/erp"}, {"enable"}, {"list", "x"}} {
+	for _, args := range [][]string{{"deliveries"}, {"deliveries", "erp"}, {"redeliver", "acme/erp"}, {"replay", "acme/erp"}, {"replay", "--since", "yesterday", "acme/erp"}, {"enable"}, {"list", "x"},
+		{"deliveries", "acme/erp", "--state", "failed"}, {"deliveries", "--state", "broken", "acme/erp"},
+		{"replay", "--since", "1h", "acme/erp", "--only-failed"}, {"enable", "acme/erp", "acme/other"}, {"redeliver", "acme/erp", "--all"},
+	} {
 		run(exitUsage, args...)
 	}
 	run(exitFailed, "enable", "acme/none")
