@@ -22,9 +22,9 @@ type typist func(ctx context.Context, senderID, inboundID string) error
 
 // typistOf returns the typist of live senders. It has none to tell where the
 // company cannot.
-func typistOf(senders map[string]*liveSender) typist {
+func typistOf(senders func() map[string]*liveSender) typist {
 	return func(ctx context.Context, senderID, inboundID string) error {
-		s, ok := senders[senderID]
+		s, ok := senders()[senderID]
 		if !ok {
 			return nil
 		}

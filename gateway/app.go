@@ -23,14 +23,19 @@ import (
 	"paythread/receipts"
 )
 
-// stopWithin bounds Stop: longer than a charge with the recording of its answer
-// may take. A deployment's grace period has to be longer still.
+// stopWithin bounds Stop after the drain: longer than a charge with the
+// recording of its answer may take. A deployment's grace period has to be longer
+// than both together.
 const stopWithin = 70 * time.Second
 
 // App is the gateway: everything is built in newApp, by hand, and runs between
 // Start and Stop.
 type App struct {
-	config        *Config
+	config        *Config // as it was at start
+	live          atomic.Pointer[live]
+	maker         *maker
+	reloading     sync.Mutex     // held while a configuration is taken over
+	level         *slog.LevelVar // of the log, where it may change
 	log           *slog.Logger
 	registry      *prometheus.Registry
 	store         *conversations.Store
@@ -41,6 +46,7 @@ type App struct {
 	receipts      *receipts.Page
 	streams       *streams
 	api           *api
+	callbacks     *callbacks
 	workers       []worker
 
 	public, admin             *fiber.App
@@ -70,6 +76,8 @@ func newApp(ctx context.Context, config *Config, log *slog.Logger) (*App, error)
 		return nil, err
 	}
 	options.Log = log
+	options.Observe = newPaymentMetrics(a.registry, a.providerOf).count
+	options.ObserveRedis = newRedisMetrics(a.registry).count
 	if a.store, err = conversations.Connect(ctx, options); err != nil {
 		return nil, err
 	}
@@ -80,7 +88,7 @@ func newApp(ctx context.Context, config *Config, log *slog.Logger) (*App, error)
 }
 
 func (a *App) build() error {
-	a.registry.MustRegister(newStoreCollector(a.store))
+	a.registry.MustRegister(newStoreCollector(a.store), newPoolCollector(a.store.RedisPools))
 	var err error
 	if a.keys, err = checkout.LoadKeys(a.config.LinkKeys.Files()); err != nil {
 		return fmt.Errorf("link keys: %w", err)
@@ -88,34 +96,42 @@ func (a *App) build() error {
 	for _, problem := range a.keys.Problems() {
 		a.log.Warn("a link key should be mended", "problem", problem)
 	}
-	client := outwardClient()
-	senders, err := a.liveSenders(client)
+	a.maker = &maker{
+		now: a.store.Now, client: outwardClient(), store: a.store, dispatcher: a.config.Dispatcher,
+		metrics: newDispatchMetrics(a.registry), log: a.log,
+	}
+	first, err := a.maker.make(a.config, nil)
 	if err != nil {
 		return err
 	}
-	paid, err := a.livePlatforms(client)
-	if err != nil {
-		return err
-	}
+	a.live.Store(first)
 	money := newMoneyMetrics(a.registry)
-	if err := a.buildPages(paid, money); err != nil {
+	if err := a.buildPages(money); err != nil {
 		return err
 	}
-	a.notifications = newNotifications(a.store, paid, a.config.Dispatcher.SendTimeout, money, a.log)
-	a.webhooks = &webhooks{store: a.store, senders: senders, metrics: newWebhookMetrics(a.registry), log: a.log}
+	a.notifications = newNotifications(a.store, a.moneyPlatforms, a.config.Dispatcher.SendTimeout, money, a.log)
+	a.webhooks = &webhooks{store: a.store, senders: a.liveSenders, metrics: newWebhookMetrics(a.registry), log: a.log}
 	a.streams = newStreams(a.store, a.config.Events.Heartbeat, a.config.Events.Queue, eventText, a.registry, a.log)
 	a.api = newAPI(apiOptions{
-		Store: a.store, Config: func() *Config { return a.config },
+		Store: a.store, Config: a.liveConfig,
 		Sessions: newAgentSessions(func() [][]byte { return a.keys.Secrets("agent session") }, a.store.Now),
-		Streams:  a.streams, Typing: typistOf(senders), Log: a.log, Callbacks: a.config.Callbacks.options(),
+		Streams:  a.streams, Typing: typistOf(a.liveSenders), Log: a.log, Callbacks: a.config.Callbacks.options(),
 	})
-	a.buildWorkers(senders, paid)
-	told := newLiveCallbacks(a.store, a.config, a.registry, a.log)
-	a.workers = append(a.workers, worker{"callbacks", told.Run})
-	audits := newAuditJob(a.store, paid, a.config.Audit, money, a.log)
+	a.buildWorkers()
+	a.callbacks = newLiveCallbacks(a.store, a.liveConfig, a.registry, a.log)
+	a.workers = append(a.workers, worker{"callbacks", a.callbacks.Run})
+	audits := newAuditJob(a.store, a.moneyPlatforms, a.config.Audit, money, a.log)
 	a.workers = append(a.workers, worker{"notifications", a.notifications.Run}, worker{"audit", audits.Run})
 	a.buildListeners()
 	return nil
+}
+
+// providerOf names the provider of a sender.
+func (a *App) providerOf(senderID string) string {
+	if s, ok := a.liveConfig().Sender(senderID); ok {
+		return s.Provider
+	}
+	return noProvider
 }
 
 // outwardClient makes the calls to providers and platforms. Each call brings
@@ -127,35 +143,22 @@ func outwardClient() *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// liveSenders makes an adapter for every configured sender.
-func (a *App) liveSenders(client *http.Client) (map[string]*liveSender, error) {
-	live := map[string]*liveSender{}
-	for _, m := range a.config.Merchants {
-		for _, s := range m.Senders {
-			p, err := newProvider(s, a.store.Now, client, a.log)
-			if err != nil {
-				return nil, fmt.Errorf("sender %s: %w", s.ID, err)
-			}
-			live[s.ID] = &liveSender{SenderConfig: s, provider: p}
-		}
+// liveConfig returns the configuration in force.
+func (a *App) liveConfig() *Config {
+	if l := a.live.Load(); l != nil {
+		return l.config
 	}
-	return live, nil
+	return a.config // nothing is built yet
 }
 
-// livePlatforms makes every merchant's payment platform.
-func (a *App) livePlatforms(client *http.Client) (map[string]platforms.Platform, error) {
-	live := map[string]platforms.Platform{}
-	for _, m := range a.config.Merchants {
-		p, err := newPlatform(m, a.store.Now, client, a.log)
-		if err != nil {
-			return nil, fmt.Errorf("merchant %s: platform: %w", m.ID, err)
-		}
-		live[m.ID] = p
-	}
-	return live, nil
-}
+// liveSenders returns the senders in force.
+func (a *App) liveSenders() map[string]*liveSender { return a.live.Load().senders }
 
-func (a *App) buildPages(paid map[string]platforms.Platform, money *moneyMetrics) error {
+// moneyPlatforms returns the platforms at which there may be money of ours, by
+// merchant: also of merchants that are not served any more.
+func (a *App) moneyPlatforms() map[string]platforms.Platform { return a.live.Load().money }
+
+func (a *App) buildPages(money *moneyMetrics) error {
 	nonces, err := checkout.NewNonces(func() [][]byte { return a.keys.Secrets("page nonce") })
 	if err != nil {
 		return err
@@ -163,16 +166,19 @@ func (a *App) buildPages(paid map[string]platforms.Platform, money *moneyMetrics
 	a.checkout, err = checkout.NewPage(checkout.Options{
 		Store: a.store, Links: a.keys, Nonces: nonces, Log: a.log, ClientAddress: clientAddress(a.config.TrustedProxies),
 		Charged: money.charged, Refused: money.refused,
-		Platform: func(merchantID string) (platforms.Platform, bool) { p, ok := paid[merchantID]; return p, ok },
+		Platform: func(merchantID string) (platforms.Platform, bool) {
+			p, ok := a.live.Load().served[merchantID]
+			return p, ok
+		},
 		PlatformName: func(merchantID string) string {
-			m, ok := a.config.Merchant(merchantID)
+			m, ok := a.liveConfig().Merchant(merchantID)
 			if !ok {
 				return ""
 			}
 			return m.Platform.Name
 		},
 		PlatformOrigins: func(merchantID string) []string {
-			if p, ok := paid[merchantID].(platforms.Browsing); ok {
+			if p, ok := a.live.Load().served[merchantID].(platforms.Browsing); ok {
 				return p.Origins()
 			}
 			return nil
@@ -197,9 +203,9 @@ func (a *App) buildPages(paid map[string]platforms.Platform, money *moneyMetrics
 	return err
 }
 
-func (a *App) buildWorkers(senders map[string]*liveSender, paid map[string]platforms.Platform) {
-	c, metrics := a.config.Dispatcher, newDispatchMetrics(a.registry)
-	dispatch := newDispatcher(a.store, senders, paid, c, metrics, a.log)
+func (a *App) buildWorkers() {
+	c, metrics := a.config.Dispatcher, a.maker.metrics
+	dispatch := newDispatcher(a.store, func() map[string]*outgoing { return a.live.Load().outgoing }, a.moneyPlatforms, c, metrics, a.log)
 	outbox := &conversations.OutboxReader{
 		Store: a.store, Worker: dispatch, Consumer: consumerName(), Workers: c.Workers, SenderWorkers: c.SenderConcurrency,
 		ClaimIdle: c.ClaimIdle, MaxDeliveries: 20, Log: a.log,
@@ -218,8 +224,7 @@ func (a *App) buildWorkers(senders map[string]*liveSender, paid map[string]platf
 // process within it, and links signed with a new key are refused no longer.
 const keysEvery = 30 * time.Second
 
-// followKeys reads the link keys again now and then. After a file that cannot
-// be read the keys stay as they were.
+// followKeys reads the link keys again now and then.
 func (a *App) followKeys(ctx context.Context) error {
 	tick := time.NewTicker(keysEvery)
 	defer tick.Stop()
@@ -228,12 +233,7 @@ func (a *App) followKeys(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			before := a.keys.KeyID()
-			if err := a.keys.Reload(); err != nil {
-				a.log.Error("the link keys could not be read again and stay as they were", "error", err)
-			} else if now := a.keys.KeyID(); now != before {
-				a.log.Info("a new link key signs from now on", "kid", now)
-			}
+			a.reloadKeys()
 		}
 	}
 }
@@ -269,9 +269,11 @@ func (a *App) buildListeners() {
 	})
 	a.public.Server().HeaderReceived = limitBody
 	a.public.Server().KeepHijackedConns = true // the streams close their sockets; see stream
-	a.public.Use(newHTTPMetrics(a.registry).count, recoverPanics, refuseTwoLengths, refuseEncodings)
+	calls := newHTTPMetrics(a.registry)
+	a.public.Use(calls.count, recoverPanics, a.closeWhenStopping, refuseTwoLengths, refuseEncodings)
 	mount(a.public, a.publicRoutes())
 	a.api.register(a.public)
+	calls.prepare(a.public.GetRoutes(true))
 	a.admin = fiber.New(fiber.Config{DisableStartupMessage: true, ErrorHandler: problemHandler(a.log), ReadTimeout: 30 * time.Second})
 	mount(a.admin, a.adminRoutes())
 }
@@ -339,15 +341,16 @@ func (a *App) Addr() string { return a.publicSocket.Addr().String() }
 // AdminAddr returns the address of the admin listener, once started.
 func (a *App) AdminAddr() string { return a.adminSocket.Addr().String() }
 
-// Stop ends everything, last in first out, each step within what is left of
-// stopWithin: streams first, since their clients come back by themselves, then
+// Stop drains, and then ends everything, last in first out, each step within
+// what is left of stopWithin: streams first, since their clients come back by themselves, then
 // HTTP, then the workers with what they have begun, then Redis. It goes on past
 // a step that fails and joins the errors. Stopping twice is harmless.
 func (a *App) Stop(ctx context.Context) error {
 	a.stopOnce.Do(func() {
+		a.stopping.Store(true)
+		a.drain(ctx)
 		ctx, cancel := context.WithTimeout(ctx, stopWithin)
 		defer cancel()
-		a.stopping.Store(true)
 		var errs []error
 		step := func(name string, do func(context.Context) error) {
 			if err := do(ctx); err != nil {

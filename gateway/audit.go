@@ -26,13 +26,13 @@ type auditStore interface {
 type auditJob struct {
 	transactions
 	store     auditStore
-	platforms map[string]platforms.Platform // by merchant
+	platforms func() map[string]platforms.Platform // by merchant
 	config    AuditConfig
 	metrics   *moneyMetrics
 	met       map[string]*metTransactions // by merchant: what is not ours is read once, and not in each round
 }
 
-func newAuditJob(store auditStore, paid map[string]platforms.Platform, c AuditConfig, metrics *moneyMetrics, log *slog.Logger) *auditJob {
+func newAuditJob(store auditStore, paid func() map[string]platforms.Platform, c AuditConfig, metrics *moneyMetrics, log *slog.Logger) *auditJob {
 	return &auditJob{transactions: transactions{store: store, log: log}, store: store, platforms: paid, config: c, metrics: metrics, met: map[string]*metTransactions{}}
 }
 
@@ -50,7 +50,7 @@ func (j *auditJob) Run(ctx context.Context) error {
 		return nil
 	}
 	for pause(ctx, min(j.config.Every/2, auditPace)) == nil {
-		for _, merchantID := range slices.Sorted(maps.Keys(j.platforms)) {
+		for _, merchantID := range slices.Sorted(maps.Keys(j.platforms())) {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -62,7 +62,7 @@ func (j *auditJob) Run(ctx context.Context) error {
 
 // auditInTurn audits a merchant if no process has done so lately.
 func (j *auditJob) auditInTurn(ctx context.Context, merchantID string) {
-	auditor, ok := j.platforms[merchantID].(platforms.Auditor)
+	auditor, ok := j.platforms()[merchantID].(platforms.Auditor)
 	if !ok {
 		return
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 func newTestAudit(store *heldRequests, paid map[string]platforms.Platform, log *slog.Logger) *auditJob {
-	return newAuditJob(store, paid, AuditConfig{Every: time.Hour, Window: 48 * time.Hour}, newMoneyMetrics(prometheus.NewRegistry()), log)
+	return newAuditJob(store, always(paid), AuditConfig{Every: time.Hour, Window: 48 * time.Hour}, newMoneyMetrics(prometheus.NewRegistry()), log)
 }
 
 // TestAuditLearnsWhatIsMissing: of all that a platform did in the window, what

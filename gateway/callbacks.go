@@ -20,15 +20,16 @@ import (
 type callbacks struct {
 	store   *conversations.Store
 	queue   *conversations.Callbacks
-	config  *Config
+	config  func() *Config // in force
 	client  *http.Client
 	metrics *callbackMetrics
 	log     *slog.Logger
 
-	wake chan struct{} // something may be due
-	mu   sync.Mutex
-	at   map[string]*callbackLane // by endpoint
-	busy sync.WaitGroup
+	wake  chan struct{} // something may be due
+	again chan struct{} // the configuration has changed
+	mu    sync.Mutex
+	at    map[string]*callbackLane // by endpoint
+	busy  sync.WaitGroup
 }
 
 // callbackLane bounds how many deliveries to one endpoint are under way here:
@@ -48,18 +49,18 @@ const (
 	resetWithin = 10 * time.Minute
 )
 
-func newCallbacks(store *conversations.Store, queue *conversations.Callbacks, config *Config, client *http.Client, metrics *callbackMetrics, log *slog.Logger) *callbacks {
+func newCallbacks(store *conversations.Store, queue *conversations.Callbacks, config func() *Config, client *http.Client, metrics *callbackMetrics, log *slog.Logger) *callbacks {
 	return &callbacks{
 		store: store, queue: queue, config: config, client: client, metrics: metrics, log: log,
-		wake: make(chan struct{}, 1), at: map[string]*callbackLane{},
+		wake: make(chan struct{}, 1), again: make(chan struct{}, 1), at: map[string]*callbackLane{},
 	}
 }
 
 // newLiveCallbacks returns the callbacks of a gateway, which are counted.
-func newLiveCallbacks(store *conversations.Store, config *Config, r prometheus.Registerer, log *slog.Logger) *callbacks {
-	queue := conversations.NewCallbacks(store, config.Callbacks.options())
-	r.MustRegister(newCallbackCollector(queue, merchantIDs(config)))
-	return newCallbacks(store, queue, config, callbackClient(config.Callbacks.AllowPrivate, nil), newCallbackMetrics(r), log)
+func newLiveCallbacks(store *conversations.Store, config func() *Config, r prometheus.Registerer, log *slog.Logger) *callbacks {
+	queue := conversations.NewCallbacks(store, config().Callbacks.options())
+	r.MustRegister(newCallbackCollector(queue, func() []string { return merchantIDs(config()) }))
+	return newCallbacks(store, queue, config, callbackClient(config().Callbacks.AllowPrivate, nil), newCallbackMetrics(r), log)
 }
 
 // Run works until ctx ends, and waits for the deliveries under way.
@@ -73,6 +74,7 @@ func (c *callbacks) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { _ = pump.Run(ctx) }) // it ends with ctx and has no other error
 	running.Go(func() { c.watch(ctx) })
+	running.Go(func() { c.follow(ctx) })
 	running.Wait()
 	c.busy.Wait()
 	return nil
@@ -96,8 +98,29 @@ func (c *callbacks) prepare(ctx context.Context) bool {
 	}
 }
 
+// reconfigure says that the configuration has changed.
+func (c *callbacks) reconfigure() {
+	select {
+	case c.again <- struct{}{}:
+	default: // it is about to be looked at
+	}
+}
+
+// follow prepares anew after each change, until ctx ends.
+func (c *callbacks) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.again:
+			c.prepare(ctx)
+			c.nudge()
+		}
+	}
+}
+
 func (c *callbacks) configure(ctx context.Context) error {
-	for _, m := range c.config.Merchants {
+	for _, m := range c.config().Merchants {
 		var wanted []conversations.CallbackEndpoint
 		for _, e := range m.Callbacks {
 			wanted = append(wanted, e.endpoint())
@@ -126,7 +149,7 @@ func (c *callbacks) configure(ctx context.Context) error {
 func (c *callbacks) tellReset(ctx context.Context, reason string) error {
 	c.metrics.resets.WithLabelValues(reason).Inc()
 	at := c.store.Now().Truncate(resetWithin)
-	for _, m := range c.config.Merchants {
+	for _, m := range c.config().Merchants {
 		body, err := encodePayload(callbackReset, at, CallbackResetData{MerchantID: m.ID, Reason: reason})
 		if err != nil {
 			return err
@@ -176,7 +199,7 @@ func (c *callbacks) watch(ctx context.Context) {
 	}
 }
 
-func (c *callbacks) merchantIDs() []string { return merchantIDs(c.config) }
+func (c *callbacks) merchantIDs() []string { return merchantIDs(c.config()) }
 
 func merchantIDs(c *Config) []string {
 	ids := make([]string, 0, len(c.Merchants))
@@ -212,7 +235,7 @@ func (c *callbacks) drain(ctx context.Context, e conversations.CallbackEndpoint)
 	defer c.mu.Unlock()
 	lane := c.at[e.String()]
 	if lane == nil {
-		lane = &callbackLane{slots: make(chan struct{}, max(1, c.config.Callbacks.Concurrency))}
+		lane = &callbackLane{slots: make(chan struct{}, max(1, c.config().Callbacks.Concurrency))}
 		c.at[e.String()] = lane
 	}
 	if lane.draining {
@@ -235,7 +258,7 @@ func (c *callbacks) secretsOf(e conversations.CallbackEndpoint) ([]string, bool)
 	if e.Source != conversations.CallbackFromConfig {
 		return e.SecretsAt(c.store.Now()), true
 	}
-	m, ok := c.config.Merchant(e.MerchantID)
+	m, ok := c.config().Merchant(e.MerchantID)
 	if !ok {
 		return nil, false
 	}
@@ -301,4 +324,4 @@ func (c *callbacks) take(ctx context.Context, merchantID, endpointID string, mos
 
 // lease is for how long a delivery is left to the process that took it: longer
 // than it takes to try it and to record what came of it.
-func (c *callbacks) lease() time.Duration { return 2*c.config.Callbacks.Timeout + 5*time.Second }
+func (c *callbacks) lease() time.Duration { return 2*c.config().Callbacks.Timeout + 5*time.Second }

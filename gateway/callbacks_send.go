@@ -78,7 +78,7 @@ func (c *callbacks) content(ctx context.Context, e conversations.CallbackEndpoin
 	hopeless := func(why string) ([]byte, conversations.CallbackResult, error) {
 		return nil, conversations.CallbackResult{Error: why, Hopeless: true}, nil
 	}
-	m, ok := c.config.Merchant(e.MerchantID)
+	m, ok := c.config().Merchant(e.MerchantID)
 	if !ok {
 		return hopeless(callbackMerchantOut)
 	}
@@ -104,10 +104,10 @@ func (c *callbacks) content(ctx context.Context, e conversations.CallbackEndpoin
 
 // try sends a body once.
 func (c *callbacks) try(ctx context.Context, e conversations.CallbackEndpoint, secrets []string, id string, body []byte) conversations.CallbackResult {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Callbacks.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.config().Callbacks.Timeout)
 	defer cancel()
 	unsendable := conversations.CallbackResult{Error: callbackUnsendable}
-	if checkCallbackURL(e.URL, c.config.Callbacks.AllowPrivate) != nil {
+	if checkCallbackURL(e.URL, c.config().Callbacks.AllowPrivate) != nil {
 		unsendable.Error = callbackRefused
 		return unsendable
 	}
@@ -212,14 +212,14 @@ func newCallbackMetrics(r prometheus.Registerer) *callbackMetrics {
 // callbackCollector tells what waits for the endpoints when it is scraped.
 type callbackCollector struct {
 	queue     *conversations.Callbacks
-	merchants []string
+	merchants func() []string
 
 	endpoints *prometheus.Desc
 	depth     *prometheus.Desc
 	oldest    *prometheus.Desc
 }
 
-func newCallbackCollector(queue *conversations.Callbacks, merchants []string) *callbackCollector {
+func newCallbackCollector(queue *conversations.Callbacks, merchants func() []string) *callbackCollector {
 	return &callbackCollector{
 		queue: queue, merchants: merchants,
 		endpoints: prometheus.NewDesc("paythread_callback_endpoints", "Callback endpoints by state: active, of these failing (no try succeeded since one failed), disabled.", []string{"state"}, nil),
@@ -239,7 +239,7 @@ func (c *callbackCollector) Describe(out chan<- *prometheus.Desc) {
 func (c *callbackCollector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeWithin)
 	defer cancel()
-	depth, err := c.queue.Depth(ctx, c.merchants)
+	depth, err := c.queue.Depth(ctx, c.merchants())
 	if err != nil {
 		return // paythread_redis_up says it
 	}

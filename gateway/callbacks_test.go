@@ -82,7 +82,7 @@ func (b *callbackBench) must(err error) {
 func (b *callbackBench) process(change ...func(*callbacks)) (stop func()) {
 	b.t.Helper()
 	store := b.connect()
-	c := newCallbacks(store, conversations.NewCallbacks(store, b.config.Callbacks.options()), b.config,
+	c := newCallbacks(store, conversations.NewCallbacks(store, b.config.Callbacks.options()), always(b.config),
 		callbackClient(b.config.Callbacks.AllowPrivate, nil), newCallbackMetrics(prometheus.NewRegistry()), slog.New(slog.NewTextHandler(b.log, nil)))
 	for _, f := range change {
 		f(c)
@@ -585,7 +585,7 @@ func TestCallbacksReachNothingPrivate(t *testing.T) {
 		t.Helper()
 		own := *b.config
 		own.Callbacks = config
-		c := newCallbacks(b.store, b.queue, &own, client, newCallbackMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		c := newCallbacks(b.store, b.queue, always(&own), client, newCallbackMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 		defer client.CloseIdleConnections()
 		return c.try(t.Context(), conversations.CallbackEndpoint{URL: url}, []string{exampleCallbackSecret}, "evt_1", []byte("{}"))
 	}
@@ -943,7 +943,7 @@ func TestCallbacksOfTheConfiguration(t *testing.T) {
 	other := *b
 	other.config = benchConfig()
 	other.config.Callbacks = b.config.Callbacks
-	c := newCallbacks(b.store, b.queue, other.config, nil, nil, nil)
+	c := newCallbacks(b.store, b.queue, always(other.config), nil, nil, nil)
 	e, err := b.queue.Endpoint(t.Context(), "acme", "erp")
 	b.must(err)
 	if secrets, ours := c.secretsOf(e); ours {

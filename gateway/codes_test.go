@@ -23,8 +23,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"paythread/conversations"
 	"paythread/conversations/redistest"
 	"paythread/gateway/providers"
@@ -174,9 +172,9 @@ func (b *codesBench) setUp(r providers.Registration, channel conversations.Chann
 		b.t.Fatal(err)
 	}
 	c.live = &liveSender{SenderConfig: sender, provider: adapter}
-	c.d = newDispatcher(b.store, map[string]*liveSender{sender.ID: c.live}, nil,
+	c.d = newTestDispatcher(b.store, map[string]*liveSender{sender.ID: c.live},
 		DispatcherConfig{Workers: 1, SendTimeout: 10 * time.Second, RetryAfter: 2 * time.Second, MaxTries: 8, SenderConcurrency: 1, BreakerFailures: 5, BreakerOpen: time.Second},
-		newDispatchMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		slog.New(slog.DiscardHandler))
 	return c
 }
 

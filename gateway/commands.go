@@ -62,8 +62,9 @@ var commands = slices.Concat([]command{
 		name:     "serve",
 		synopsis: "--config FILE",
 		short:    "run the gateway",
-		long:     "Runs the gateway until it gets SIGTERM or SIGINT, and then stops what runs in good order.",
-		prepare:  serveCommand,
+		long: "Runs the gateway until it gets SIGTERM or SIGINT, and then stops what runs in good order.\n" +
+			"It reads its configuration again on SIGHUP, and when the file or a secret file that it names has changed.",
+		prepare: serveCommand,
 	},
 	{
 		name:     "simulate",
@@ -321,19 +322,33 @@ func (c command) help(flags *flag.FlagSet) string {
 
 // configFlag defines --config and returns what loads it.
 func configFlag(flags *flag.FlagSet) func(process) (*Config, error) {
-	file := flags.String("config", "", "the configuration `FILE` (YAML)")
+	read := configReader(flags)
 	return func(p process) (*Config, error) {
-		if *file == "" {
-			return nil, usageError{"--config FILE is missing"}
-		}
-		c, err := loadConfig(*file, p.env)
-		var problems ConfigProblems
-		if errors.As(err, &problems) {
-			p.say(p.stderr, fmt.Sprintf("%s\n%s\n", problems.Error(), countOf(len(problems), "problem")))
-			return nil, errReported
-		}
+		c, _, err := p.reported(read(p))
 		return c, err
 	}
+}
+
+// configReader defines --config and returns what reads it, again and again if
+// need be.
+func configReader(flags *flag.FlagSet) func(process) (*Config, contents, error) {
+	file := flags.String("config", "", "the configuration `FILE` (YAML)")
+	return func(p process) (*Config, contents, error) {
+		if *file == "" {
+			return nil, nil, usageError{"--config FILE is missing"}
+		}
+		return readConfig(*file, p.env)
+	}
+}
+
+// reported prints all that is wrong with a configuration.
+func (p process) reported(c *Config, read contents, err error) (*Config, contents, error) {
+	var problems ConfigProblems
+	if errors.As(err, &problems) {
+		p.say(p.stderr, fmt.Sprintf("%s\n%s\n", problems.Error(), countOf(len(problems), "problem")))
+		return nil, nil, errReported
+	}
+	return c, read, err
 }
 
 func countOf(n int, thing string) string {

@@ -16,11 +16,12 @@ import (
 	"paythread/conversations"
 )
 
-// Config is everything that a gateway is told at start: read once by
-// loadConfig, complete and checked, never changed afterwards.
+// Config is everything that a gateway is told: read by loadConfig, complete and
+// checked, never changed afterwards. A running gateway replaces it by another.
 type Config struct {
 	Listen         string
 	AdminListen    string
+	Drain          time.Duration // from the wish to stop until the listener closes
 	TrustedProxies []netip.Prefix
 	Log            LogConfig
 	Redis          RedisConfig
@@ -37,6 +38,7 @@ type Config struct {
 	// Hints are what is right and yet worth a look, in the form of problems.
 	Hints []ConfigProblem
 
+	fixed     map[string]digest // what is written under the keys that only a restart changes
 	merchants map[string]*MerchantConfig
 	senders   map[string]*SenderConfig
 	callers   map[[sha256.Size]byte]Caller // by the hash of the API key
@@ -61,8 +63,11 @@ type LogConfig struct {
 }
 
 // Logger returns a logger that writes to w.
-func (l LogConfig) Logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: l.Level}
+func (l LogConfig) Logger(w io.Writer) *slog.Logger { return l.loggerAt(w, l.Level) }
+
+// loggerAt returns a logger whose level may change.
+func (l LogConfig) loggerAt(w io.Writer, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if l.Format == "text" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}

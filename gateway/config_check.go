@@ -173,6 +173,11 @@ func (r *reader) anyWithin(path string) bool {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func (l *LinkKeysConfig) check(r *reader) {
+	defer func() {
+		if current, previous := l.Files(); r.fine("link_keys", "link_keys.dir") {
+			r.read.look(current, previous)
+		}
+	}()
 	l.Dir, l.CurrentFile, l.PreviousFile = r.near("link_keys.dir", l.Dir), r.near("link_keys.current_file", l.CurrentFile), r.near("link_keys.previous_file", l.PreviousFile)
 	switch {
 	case !r.fine("link_keys"):
@@ -343,6 +348,12 @@ type TLSConfig struct {
 
 func (t *TLSConfig) check(r *reader) {
 	t.CAFile, t.CertFile, t.KeyFile = r.near("redis.tls.ca_file", t.CAFile), r.near("redis.tls.cert_file", t.CertFile), r.near("redis.tls.key_file", t.KeyFile)
+	for key, file := range map[string]string{"ca_file": t.CAFile, "cert_file": t.CertFile, "key_file": t.KeyFile} {
+		if file != "" {
+			r.read.look(file)
+			r.fixed["redis.tls."+key] = r.read[file] // Redis is connected to with what stands in it
+		}
+	}
 	given := t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != ""
 	switch {
 	case !t.Enabled && given:

@@ -47,6 +47,7 @@ type field struct {
 	required bool
 	fixed    bool // cannot come from the environment, because variables are named by it
 	loose    bool // a text that people write as a number, too
+	restart  bool // only a restart changes it; all else is taken over while the gateway runs
 
 	set      func(value string) error // keeps a scalar; the error says what is wanted, never what came
 	section  section                  // of a kindSection
@@ -168,6 +169,15 @@ func group(key, doc string, fields ...field) field {
 
 // must marks a field that has no default and cannot be left out.
 func (f field) must() field { f.required = true; return f }
+
+// atStart marks a field, and all below it, that only a restart changes.
+func (f field) atStart() field {
+	f.restart = true
+	for i := range f.section.fields {
+		f.section.fields[i] = f.section.fields[i].atStart()
+	}
+	return f
+}
 
 // like gives the value that the example shows.
 func (f field) like(sample string) field { f.sample = sample; return f }

@@ -310,7 +310,11 @@ const configurationIntro = `# Configuration
 
 <!-- Printed from the code. Do not edit: go test ./gateway -run TestGenerated -update -->
 
-Paythread reads one YAML file, ` + "`paythread serve --config FILE`" + `, and the environment. It does so once, at start.
+Paythread reads one YAML file, ` + "`paythread serve --config FILE`" + `, and the environment: at start, on SIGHUP, and when the
+file or a file that it names has changed (see [operate.md](operate.md#change-the-configuration)). What stands under
+*change* below says when a new value counts: ` + "`reload`" + `, from then on, without an interruption; ` + "`restart`" + `, from the next
+start on, and until then the log names the key. Variables are read at start.
+
 Everything that is wrong is reported together, each with its line, its key, and what would be right; nothing starts until
 all of it is right. ` + "`paythread config check --config FILE`" + ` does the same and starts nothing.
 ` + "`paythread config example`" + ` prints a file to begin with, ` + "`paythread config schema`" + ` a JSON Schema for editors.
@@ -384,13 +388,21 @@ func referenceRows(b *bytes.Buffer, fields []field) {
 	if !slices.ContainsFunc(fields, isScalar) {
 		return
 	}
-	b.WriteString("| key | value | default | what it is |\n| --- | --- | --- | --- |\n")
+	b.WriteString("| key | value | default | change | what it is |\n| --- | --- | --- | --- | --- |\n")
 	for _, f := range fields {
 		if isScalar(f) {
-			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.key, referenceKind(f), referenceDefault(f), strings.ReplaceAll(f.doc, "|", `\|`))
+			fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s |\n", f.key, referenceKind(f), referenceDefault(f), changeOf(f), strings.ReplaceAll(f.doc, "|", `\|`))
 		}
 	}
 	b.WriteString("\n")
+}
+
+// changeOf says when a value that was changed counts.
+func changeOf(f field) string {
+	if f.restart {
+		return "restart"
+	}
+	return "reload"
 }
 
 func isScalar(f field) bool { return f.kind != kindSection && f.kind != kindItems }

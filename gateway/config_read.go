@@ -67,30 +67,38 @@ const (
 // error is a ConfigProblems with all that is wrong, except where the file cannot be
 // read at all.
 func loadConfig(file string, environ []string) (*Config, error) {
-	f, err := os.Open(file)
+	c, _, err := readConfig(file, environ)
+	return c, err
+}
+
+// readConfig is loadConfig that also tells what was in the files that it read,
+// as far as it came.
+func readConfig(file string, environ []string) (*Config, contents, error) {
+	r := newReader(file, environ)
+	data, err := readBounded(file, largestConfig)
+	r.read.note(file, data, err)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, r.read, fmt.Errorf("read configuration: %w", err)
 	}
-	defer func() { _ = f.Close() }() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, largestConfig+1))
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	if len(data) > largestConfig {
-		return nil, fmt.Errorf("read configuration: %s is larger than %d bytes", file, largestConfig)
-	}
-	return parseConfig(file, data, environ)
+	c, err := r.config(data)
+	return c, r.read, err
 }
 
 // parseConfig is loadConfig for a file whose content is at hand. Relative
 // paths in it start where the file lies.
 func parseConfig(file string, data []byte, environ []string) (*Config, error) {
+	return newReader(file, environ).config(data)
+}
+
+func newReader(file string, environ []string) *reader {
 	r := &reader{
 		file:   file,
 		env:    make(map[string]string),
 		names:  make(map[string]string),
 		places: make(map[string]place),
 		bad:    make(map[string]bool),
+		read:   make(contents),
+		fixed:  make(map[string]digest),
 	}
 	for _, e := range environ {
 		name, v, _ := strings.Cut(e, "=")
@@ -100,7 +108,12 @@ func parseConfig(file string, data []byte, environ []string) (*Config, error) {
 			r.env[name] = v
 		}
 	}
-	c := &Config{}
+	return r
+}
+
+// config reads the file's content.
+func (r *reader) config(data []byte) (*Config, error) {
+	c := &Config{fixed: r.fixed}
 	root, ok := r.document(data)
 	if ok {
 		ok = r.section("", variablePrefix, root, 1, c.section())
@@ -137,8 +150,10 @@ type reader struct {
 	places   map[string]place  // key to where its value stands
 	bad      map[string]bool   // keys that have a problem of their own already
 	problems []ConfigProblem
-	hints    []ConfigProblem // what is right and worth a look
-	unfilled []string        // keys whose secret is still the example's placeholder
+	hints    []ConfigProblem   // what is right and worth a look
+	unfilled []string          // keys whose secret is still the example's placeholder
+	read     contents          // the files that values came from
+	fixed    map[string]digest // what is written under the keys that only a restart changes
 }
 
 // document parses the YAML and returns its one mapping, nil for an empty file.
@@ -496,6 +511,9 @@ func (r *reader) keep(path string, f field, written ...string) {
 }
 
 func (r *reader) keepOne(path string, f field, written string) {
+	if f.restart {
+		r.fixed[path] = digestOf([]byte(written))
+	}
 	err := f.set(written)
 	switch {
 	case err != nil && f.secret:
@@ -509,7 +527,8 @@ func (r *reader) keepOne(path string, f field, written string) {
 
 // keepFile takes a secret from a file, without the newline that editors leave.
 func (r *reader) keepFile(path string, f field, name string) {
-	data, err := readSecretFile(name)
+	data, err := readBounded(name, largestSecret)
+	r.read.note(name, data, err)
 	if err != nil {
 		r.problem(path, "%v", err)
 		return
@@ -522,15 +541,16 @@ func (r *reader) keepFile(path string, f field, name string) {
 	r.keepOne(path, f, written)
 }
 
-func readSecretFile(name string) ([]byte, error) {
+// readBounded reads a file that is not larger than most.
+func readBounded(name string, most int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, largestSecret+1))
-	if err == nil && len(data) > largestSecret {
-		err = fmt.Errorf("the file %s is larger than %d bytes", name, largestSecret)
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("the file %s is larger than %d bytes", name, most)
 	}
 	return data, err
 }

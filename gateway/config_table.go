@@ -24,22 +24,25 @@ const placeholder = "replaceme"
 func (c *Config) section() section {
 	return section{fields: []field{
 		value(&c.Listen, kindText, aListenAddress, "listen", ":8080",
-			"Address of the public listener: pages, webhooks, REST API. Put a TLS proxy before it."),
+			"Address of the public listener: pages, webhooks, REST API. Put a TLS proxy before it.").atStart(),
 		value(&c.AdminListen, kindText, aListenAddress, "admin_listen", ":9090",
-			"Address of the admin listener: metrics, health, profiles. Keep it away from the internet."),
+			"Address of the admin listener: metrics, health, profiles. Keep it away from the internet.").atStart(),
+		duration(&c.Drain, 0, 5*minute, "drain", "5s",
+			"How long a process that is asked to stop goes on serving, while /readyz answers 503 already: the time that the proxies before it "+
+				"need to notice. A Service of Kubernetes needs a few seconds; a proxy that asks by itself needs its interval times the failures it wants.").atStart(),
 		values(&c.TrustedProxies, kindText, aProxy, "trusted_proxies", "",
 			"Networks of the proxies before the public listener. Only from these is X-Forwarded-For believed; none by default, "+
-				"because whoever can write the header could otherwise choose the address that limits are counted for."),
+				"because whoever can write the header could otherwise choose the address that limits are counted for.").atStart(),
 		c.Log.field(),
-		c.Redis.field(),
-		c.LinkKeys.field(),
-		timingsField(&c.Timings),
-		retentionField(&c.Retention),
+		c.Redis.field().atStart(),
+		c.LinkKeys.field().atStart(),
+		timingsField(&c.Timings).atStart(),
+		retentionField(&c.Retention).atStart(),
 		c.AgentSessions.field(),
-		c.Events.field(),
-		c.Dispatcher.field(),
-		c.Callbacks.field(),
-		c.Audit.field(),
+		c.Events.field().atStart(),
+		c.Dispatcher.field().atStart(),
+		c.Callbacks.field().atStart(),
+		c.Audit.field().atStart(),
 		{
 			key: "merchants", kind: kindItems, required: true, identity: "id",
 			doc: "The businesses that this deployment serves.",
@@ -58,7 +61,7 @@ func (l *LogConfig) field() field {
 		choice(&l.Level, func(s string) slog.Level { return levels[s] }, []string{"debug", "info", "warn", "error"},
 			"level", "info", "The least level that is written."),
 		choice(&l.Format, itself, []string{"json", "text"},
-			"format", "json", "json for machines, text for people at a terminal."),
+			"format", "json", "json for machines, text for people at a terminal.").atStart(),
 	)
 }
 
@@ -204,7 +207,7 @@ func (m *MerchantConfig) section() section {
 		value(&m.PublicURL, kindText, aPublicURL, "public_url", "",
 			"Base of the merchant's links and webhooks, https. Several merchants may share a host or have their own. http is taken for loopback only.").must().like("https://pay.acme.example"),
 		choice(&m.Sandbox, func(s string) bool { return s == "sandbox" }, []string{"sandbox", "production"}, "environment", "",
-			"sandbox shows \"test payment\" everywhere. There is no default: nobody shall take real money, or fail to, by leaving a line out.").must().like("sandbox"),
+			"sandbox shows \"test payment\" everywhere. There is no default: nobody shall take real money, or fail to, by leaving a line out.").must().like("sandbox").atStart(),
 		value(&m.Country, kindText, aCountry, "country", "", "How phone numbers in national form are read.").must().like("ZA"),
 		value(&m.Locale, kindText, aLocale, "locale", "en", "Language of messages and pages where a request does not say. Messages ship in "+strings.Join(conversations.Locales(), ", ")+
 			"; a locale such as de-AT falls back to its language, and one without texts to English."),
@@ -306,6 +309,7 @@ func (p *PlatformConfig) section() section {
 		v := variant{name: r.Name}
 		for _, x := range r.Settings {
 			f := p.Settings.field(x.Name, x.Doc, x.Default, x.Secret, x.Required).like(exampleSettings[r.Name][x.Name])
+			f.restart = x.Account
 			if x.Name == merchantsCountry {
 				f.required, f.doc = false, f.doc+" Without it the merchant's country."
 			}
@@ -315,7 +319,7 @@ func (p *PlatformConfig) section() section {
 	}
 	return section{
 		fields: []field{
-			choice(&p.Name, itself, names, "name", "", "The payment platform.").must().like(names[0]),
+			choice(&p.Name, itself, names, "name", "", "The payment platform.").must().like(names[0]).atStart(),
 		},
 		by:       "name",
 		chosen:   func() string { return p.Name },

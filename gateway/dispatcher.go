@@ -22,10 +22,10 @@ const recordWithin = 30 * time.Second
 // in a commit that acknowledges its entry.
 type dispatcher struct {
 	store     *conversations.Store
-	senders   map[string]*outgoing
-	platforms map[string]platforms.Platform // by merchant
-	within    time.Duration                 // of one call
-	ownFor    time.Duration                 // how long an entry is surely ours, counted from its delivery
+	senders   func() map[string]*outgoing          // in force
+	platforms func() map[string]platforms.Platform // by merchant, in force
+	within    time.Duration                        // of one call
+	ownFor    time.Duration                        // how long an entry is surely ours, counted from its delivery
 	retry     retryPolicy
 	metrics   *dispatchMetrics
 	log       *slog.Logger
@@ -38,21 +38,14 @@ type dispatcher struct {
 // read. It is a courtesy: beyond it nobody waits.
 const marksAtOnce = 32
 
-// newDispatcher makes a dispatcher for live senders, with the limits in force
-// for each.
-func newDispatcher(store *conversations.Store, live map[string]*liveSender, paid map[string]platforms.Platform, c DispatcherConfig, metrics *dispatchMetrics, log *slog.Logger) *dispatcher {
-	d := &dispatcher{
-		store: store, senders: map[string]*outgoing{}, platforms: paid, within: c.SendTimeout, ownFor: c.ClaimIdle * 2 / 3, // a claim is renewed each third of that
+// newDispatcher makes a dispatcher. It asks for the senders and platforms in
+// force each time that it needs one.
+func newDispatcher(store *conversations.Store, senders func() map[string]*outgoing, paid func() map[string]platforms.Platform, c DispatcherConfig, metrics *dispatchMetrics, log *slog.Logger) *dispatcher {
+	return &dispatcher{
+		store: store, senders: senders, platforms: paid, within: c.SendTimeout, ownFor: c.ClaimIdle * 2 / 3, // a claim is renewed each third of that
 		retry: retryPolicy{First: c.RetryAfter, Tries: c.MaxTries}, metrics: metrics, log: log,
 		marks: make(chan struct{}, marksAtOnce),
 	}
-	for id, s := range live {
-		d.senders[id] = newOutgoing(s, limitsInForce(s.SenderConfig), store, c, log)
-		for _, cause := range waitCauses {
-			metrics.waits.WithLabelValues(id, string(cause))
-		}
-	}
-	return d
 }
 
 // wait returns when nothing is under way beside the work itself.
@@ -62,7 +55,7 @@ func (d *dispatcher) wait() { d.marking.Wait() }
 // work waits to be claimed again.
 func (d *dispatcher) full(e conversations.OutboxEntry) {
 	lane := otherWork
-	if s, ok := d.senders[e.SenderID]; ok {
+	if s, ok := d.senders()[e.SenderID]; ok {
 		lane = s.ID
 	}
 	d.metrics.waits.WithLabelValues(lane, string(waitFull)).Inc()
@@ -119,7 +112,7 @@ func (d *dispatcher) send(ctx context.Context, e conversations.OutboxEntry, by c
 	}
 	out, answer := *begun.Outbound, conversations.MessageAnswered{MessageID: e.MessageID, EntryID: by.EntryID}
 	if sender == nil || sender.ID != out.SenderID {
-		sender = d.senders[out.SenderID] // the entry did not say, or something else
+		sender = d.senders()[out.SenderID] // the entry did not say, or something else
 	}
 	switch {
 	case sender == nil:
@@ -144,13 +137,13 @@ func (d *dispatcher) send(ctx context.Context, e conversations.OutboxEntry, by c
 // not one of ours any more. Entries that older versions left do not name it.
 func (d *dispatcher) senderOf(ctx context.Context, e conversations.OutboxEntry) (*outgoing, error) {
 	if e.SenderID != "" {
-		return d.senders[e.SenderID], nil
+		return d.senders()[e.SenderID], nil
 	}
 	found, err := d.store.Messages(ctx, e.ContactID, []string{e.MessageID})
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	return d.senders[found[0].SenderID], nil
+	return d.senders()[found[0].SenderID], nil
 }
 
 // putOff leaves a message for later, and makes room for others.
@@ -164,7 +157,7 @@ func (d *dispatcher) putOff(ctx context.Context, sender *outgoing, e conversatio
 // repeat.
 func (d *dispatcher) refuse(sender *outgoing, out conversations.Outbound, answer *conversations.MessageAnswered, reason conversations.FailureReason, code string) {
 	answer.Failed, answer.Reason, answer.ErrorCode = true, reason, code
-	d.metrics.sent.WithLabelValues(sender.Provider, string(out.Purpose), "not_tried", string(reason)).Inc()
+	d.metrics.sent.WithLabelValues(sender.Provider, sendNotTried, string(reason)).Inc()
 }
 
 // call sends one message and notes the provider's answer. One whose earlier
@@ -183,7 +176,7 @@ func (d *dispatcher) call(ctx context.Context, sender *outgoing, out conversatio
 	d.metrics.seconds.WithLabelValues(sender.Provider).Observe(time.Since(began).Seconds())
 	if err == nil {
 		answer.Sent = sent
-		d.metrics.sent.WithLabelValues(sender.Provider, string(out.Purpose), "accepted", "").Inc()
+		d.metrics.sent.WithLabelValues(sender.Provider, sendAccepted, "").Inc()
 		d.log.InfoContext(ctx, "a provider accepted a message", "provider", sender.Provider, "sender", sender.ID, "message_id", out.MessageID, "purpose", out.Purpose)
 		return nil
 	}
@@ -223,15 +216,15 @@ func failureOf(err error) *providers.Failure {
 // or the end; and whether the sender is held back.
 func (d *dispatcher) judge(ctx context.Context, sender *outgoing, out conversations.Outbound, tries int, failure *providers.Failure, answer *conversations.MessageAnswered) {
 	answer.Failed, answer.Reason, answer.ErrorCode = true, failure.Reason, failure.Code
-	outcome := "failed"
+	outcome := sendFailed
 	switch {
 	case failure.Unknown:
 		answer.Failed, answer.Unknown = false, true
-		outcome = "unknown"
+		outcome = sendUnknown
 	case failure.Retryable:
 		if wait, again := d.retry.wait(failure, tries); again {
 			answer.RetryIn = wait
-			outcome = "retry"
+			outcome = sendRetried
 		}
 	}
 	if h := holdFor(failure, answer.RetryIn, d.store.Now()); h != nil {
@@ -239,7 +232,7 @@ func (d *dispatcher) judge(ctx context.Context, sender *outgoing, out conversati
 		sender.hold(ctx, *h)
 		d.log.WarnContext(ctx, "a sender is held back", "sender", sender.ID, "provider", sender.Provider, "reason", h.Reason, "code", h.Code, "until", h.Until, "fails", h.Fail)
 	}
-	d.metrics.sent.WithLabelValues(sender.Provider, string(out.Purpose), outcome, string(failure.Reason)).Inc()
+	d.metrics.sent.WithLabelValues(sender.Provider, outcome, string(failure.Reason)).Inc()
 	d.log.WarnContext(ctx, "a provider did not accept a message", "provider", sender.Provider, "sender", sender.ID,
 		"message_id", out.MessageID, "outcome", outcome, "reason", failure.Reason, "code", failure.Code, "error", failure.Err)
 }

@@ -21,7 +21,7 @@ func (d *dispatcher) inquire(ctx context.Context, e conversations.OutboxEntry, b
 		return err
 	}
 	a := r.Attempt(e.Attempt)
-	platform := d.platforms[r.MerchantID]
+	platform := d.platforms()[r.MerchantID]
 	asker, ok := platform.(platforms.Inquirer)
 	if a == nil || !ok {
 		return fmt.Errorf("no platform to ask about attempt %d of %s: %w", e.Attempt, e.RequestID, conversations.ErrPoison)
@@ -74,7 +74,7 @@ const reasonTakenBack = "timeout_reversed"
 // just before, in case a notification was quicker than the search.
 func (d *dispatcher) takeBack(ctx context.Context, platform platforms.TimeoutReverser, r *conversations.PaymentRequest, n int, searched conversations.Result) conversations.Result {
 	r, err := d.store.Request(ctx, r.ID)
-	if err != nil || r.Attempt(n) == nil || !d.mayTakeBack(d.platforms[r.MerchantID], *r.Attempt(n)) {
+	if err != nil || r.Attempt(n) == nil || !d.mayTakeBack(d.platforms()[r.MerchantID], *r.Attempt(n)) {
 		return searched
 	}
 	a := *r.Attempt(n)
@@ -147,7 +147,7 @@ func (d *dispatcher) platformFor(ctx context.Context, e conversations.OutboxEntr
 	if op == nil {
 		return nil, fmt.Errorf("no operation %s: %w", e.Operation, conversations.ErrPoison)
 	}
-	platform := d.platforms[r.MerchantID]
+	platform := d.platforms()[r.MerchantID]
 	if followOn(platform, op.Kind) == nil {
 		return nil, fmt.Errorf("no platform to %s attempt %d of %s: %w", op.Kind, op.Attempt, r.ID, conversations.ErrPoison)
 	}

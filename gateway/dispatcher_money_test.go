@@ -87,7 +87,7 @@ func newTillBench(t *testing.T, p *till) *tillBench {
 	timings.RetryOperationIn, timings.CallLife = 20*time.Millisecond, 20*time.Millisecond
 	b.store = b.connect()
 	b.dispatcher = b.start("a", func(d *dispatcher) {
-		d.platforms = map[string]platforms.Platform{"acme": p}
+		d.platforms = always(map[string]platforms.Platform{"acme": p})
 		d.log = slog.New(slog.DiscardHandler)
 		d.metrics = newDispatchMetrics(prometheus.NewRegistry())
 	})
@@ -212,7 +212,7 @@ func TestOperateWithoutAPlatform(t *testing.T) {
 	t.Parallel()
 	b := newTillBench(t, &till{})
 	r := b.charged(conversations.OutcomeCaptured)
-	d := &dispatcher{store: b.store, platforms: map[string]platforms.Platform{"acme": struct{ platforms.Platform }{}}, log: slog.New(slog.DiscardHandler)}
+	d := &dispatcher{store: b.store, platforms: always(map[string]platforms.Platform{"acme": struct{ platforms.Platform }{}}), log: slog.New(slog.DiscardHandler)}
 	r.Operations = append(r.Operations, conversations.Operation{})
 	for _, operation := range []string{r.ID + "-op1", "no such"} {
 		err := d.operate(t.Context(), conversations.OutboxEntry{Kind: conversations.OutboxOperation, ContactID: r.ContactID, RequestID: r.ID, Operation: operation}, conversations.Delivery{EntryID: "1-1"})
@@ -221,7 +221,7 @@ func TestOperateWithoutAPlatform(t *testing.T) {
 		}
 	}
 	for _, kind := range []conversations.OperationKind{conversations.OperationCapture, conversations.OperationRefund, conversations.OperationReversal, conversations.OperationVoid} {
-		if followOn(d.platforms["acme"], kind) != nil || followOn(b.till, kind) == nil {
+		if followOn(d.platforms()["acme"], kind) != nil || followOn(b.till, kind) == nil {
 			t.Errorf("%s: a platform that cannot do it has a call, or one that can has none", kind)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/sony/gobreaker/v2"
 
+	"paythread/checkout/platforms"
 	"paythread/conversations"
 	"paythread/conversations/redistest"
 	"paythread/gateway/providers"
@@ -137,12 +138,22 @@ func (b *dispatchBench) connect() *conversations.Store {
 	return s
 }
 
+// newTestDispatcher makes a dispatcher for senders that stay as they are.
+func newTestDispatcher(store *conversations.Store, live map[string]*liveSender, c DispatcherConfig, log *slog.Logger) *dispatcher {
+	senders, metrics := map[string]*outgoing{}, newDispatchMetrics(prometheus.NewRegistry())
+	for id, s := range live {
+		senders[id] = newOutgoing(s, limitsInForce(s.SenderConfig), store, c, log)
+		metrics.knows(id)
+	}
+	return newDispatcher(store, always(senders), always(map[string]platforms.Platform{}), c, metrics, log)
+}
+
 // start runs a process's dispatcher until the test ends. change may alter it
 // before it begins.
 func (b *dispatchBench) start(name string, change ...func(*dispatcher)) *dispatcher {
 	b.t.Helper()
 	store, log := b.connect(), slog.New(slog.DiscardHandler)
-	d := newDispatcher(store, b.live, nil, b.config, newDispatchMetrics(prometheus.NewRegistry()), log)
+	d := newTestDispatcher(store, b.live, b.config, log)
 	for _, c := range change {
 		c(d)
 	}
@@ -350,7 +361,7 @@ func TestSharedLimits(t *testing.T) {
 		b := newDispatchBench(t, wa, newCompany(takesAll))
 		messages, contacts := b.ask(conversations.WhatsApp, 20)
 		limit := conversations.Every(time.Hour, 5)
-		limited := func(d *dispatcher) { d.senders[waSender].limit = &limit }
+		limited := func(d *dispatcher) { d.senders()[waSender].limit = &limit }
 		a, o := b.start("a", limited), b.start("b", limited)
 		b.await("the rest is put off", func() bool { return waits(a, waSender, waitThrottle)+waits(o, waSender, waitThrottle) == 15 })
 		if n := wa.total(); n != 5 {
@@ -374,7 +385,7 @@ func TestSharedLimits(t *testing.T) {
 		_, contacts := b.ask(conversations.SMS, 2)
 		b.write(contacts[0], "1", "2", "3", "4")
 		pair := conversations.Every(time.Hour, 3)
-		limited := func(d *dispatcher) { d.senders[smsSender].pair = &pair }
+		limited := func(d *dispatcher) { d.senders()[smsSender].pair = &pair }
 		a, o := b.start("a", limited), b.start("b", limited)
 		b.await("the fourth is put off", func() bool { return waits(a, smsSender, waitPair)+waits(o, smsSender, waitPair) == 1 })
 		b.await("the other customer has theirs", func() bool { return len(sms.textsTo(contacts[1])) == 1 })
@@ -388,7 +399,7 @@ func TestSharedLimits(t *testing.T) {
 		b := newDispatchBench(t, wa, newCompany(takesAll))
 		messages, contacts := b.ask(conversations.WhatsApp, 6)
 		limit := conversations.Every(50*time.Millisecond, 1)
-		d := b.start("a", func(d *dispatcher) { d.senders[waSender].limit = &limit })
+		d := b.start("a", func(d *dispatcher) { d.senders()[waSender].limit = &limit })
 		b.awaitAll(messages, contacts, conversations.DeliveryAccepted, "")
 		if waits(d, waSender, waitTurn) == 0 || waits(d, waSender, waitThrottle) != 0 {
 			t.Error("short waits are waited for in the lane")
@@ -575,7 +586,7 @@ func TestBreaker(t *testing.T) {
 	others, otherContacts := b.ask(conversations.SMS, 6)
 	d := b.start("a")
 	b.await("messages are put off", func() bool { return waits(d, waSender, waitBreaker) >= 12 })
-	b.await("the breaker is open", func() bool { return d.senders[waSender].breaker.State() == gobreaker.StateOpen })
+	b.await("the breaker is open", func() bool { return d.senders()[waSender].breaker.State() == gobreaker.StateOpen })
 	b.awaitAll(others, otherContacts, conversations.DeliveryAccepted, "")
 	if waits(d, smsSender, waitBreaker) != 0 {
 		t.Error("refusals opened the other sender's breaker")

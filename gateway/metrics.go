@@ -27,14 +27,36 @@ func newWebhookMetrics(r prometheus.Registerer) *webhookMetrics {
 			Name: "paythread_webhook_reports_total", Help: "Messages, statuses and other reports inside webhooks, by what became of them.",
 		}, []string{"provider", "kind", "outcome"}),
 	}
+	m.received.WithLabelValues(noProvider, "unknown_sender")
 	for _, p := range providerRegistrations {
 		for _, outcome := range []string{"accepted", "bad_signature", "bad_handshake", "unreadable", "unavailable"} {
 			m.received.WithLabelValues(p.Name, outcome)
+		}
+		for _, kind := range reportKinds {
+			for _, outcome := range []string{"taken", "unmatched", "unknown_sender", "unavailable", "failed"} {
+				m.reports.WithLabelValues(p.Name, string(kind), outcome)
+			}
 		}
 	}
 	r.MustRegister(m.received, m.reports)
 	return m
 }
+
+// reportKinds are the kinds of reports inside webhooks.
+var reportKinds = []conversations.InboundKind{
+	conversations.InboundText, conversations.InboundButton, conversations.InboundMedia, conversations.InboundOther, conversations.InboundStatus,
+	conversations.InboundConsent, conversations.InboundAddress, conversations.InboundAccount, conversations.InboundIdentity,
+}
+
+// sendOutcomes are what a call that sends a message comes to. Only the first
+// has no reason.
+const (
+	sendAccepted = "accepted"
+	sendRetried  = "retry"
+	sendFailed   = "failed"
+	sendUnknown  = "unknown"
+	sendNotTried = "not_tried"
+)
 
 // dispatchMetrics count what the dispatcher does.
 type dispatchMetrics struct {
@@ -55,9 +77,9 @@ func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
 		operationMetrics: newOperationMetrics(r),
 		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "paythread_messages_sent_total", Help: "Calls that send a message, by the provider's answer and the reason of a failure.",
-		}, []string{"provider", "purpose", "outcome", "reason"}),
+		}, []string{"provider", "outcome", "reason"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "paythread_message_send_seconds", Help: "Time of a call that sends a message.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 11),
+			Name: "paythread_message_send_seconds", Help: "Time of a call that sends a message.", Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 		}, []string{"provider"}),
 		inquiries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "paythread_attempt_inquiries_total", Help: "Questions to a platform about an attempt, by its answer.",
@@ -80,9 +102,37 @@ func newDispatchMetrics(r prometheus.Registerer) *dispatchMetrics {
 	}, []string{"provider", "outcome"})
 	for _, p := range providerRegistrations {
 		m.seconds.WithLabelValues(p.Name)
+		m.sent.WithLabelValues(p.Name, sendAccepted, "")
+		for _, outcome := range []string{sendRetried, sendFailed, sendUnknown, sendNotTried} {
+			for reason := range conversations.FailureReasons {
+				m.sent.WithLabelValues(p.Name, outcome, string(reason))
+			}
+		}
+		for _, outcome := range []string{"found", "not_found", "failed"} {
+			m.questions.WithLabelValues(p.Name, outcome)
+		}
+		for _, outcome := range []string{"done", "failed", "left_out"} {
+			m.marks.WithLabelValues(p.Name, outcome)
+		}
 	}
+	for _, p := range platformRegistrations {
+		for _, outcome := range inquiryOutcomes {
+			m.inquiries.WithLabelValues(p.Name, string(outcome))
+		}
+	}
+	m.waits.WithLabelValues(otherWork, string(waitFull))
 	r.MustRegister(m.sent, m.seconds, m.inquiries, m.dead, m.waits, m.holds, m.questions, m.marks)
 	return m
+}
+
+// knows creates the labels of a sender.
+func (m *dispatchMetrics) knows(senderID string) {
+	for _, cause := range waitCauses {
+		m.waits.WithLabelValues(senderID, string(cause))
+	}
+	for reason := range conversations.FailureReasons {
+		m.holds.WithLabelValues(senderID, string(reason))
+	}
 }
 
 // otherWork is the label of the lanes that are no sender's.
@@ -90,7 +140,7 @@ const otherWork = "other work"
 
 // senderCollector tells how the senders stand when it is scraped.
 type senderCollector struct {
-	senders map[string]*outgoing
+	senders func() map[string]*outgoing
 	lanes   func() []conversations.WorkLane
 
 	depth   *prometheus.Desc
@@ -98,7 +148,7 @@ type senderCollector struct {
 	hold    *prometheus.Desc
 }
 
-func newSenderCollector(senders map[string]*outgoing, lanes func() []conversations.WorkLane) *senderCollector {
+func newSenderCollector(senders func() map[string]*outgoing, lanes func() []conversations.WorkLane) *senderCollector {
 	return &senderCollector{
 		senders: senders, lanes: lanes,
 		depth:   prometheus.NewDesc("paythread_lane_depth", "Outbox entries in this process by lane, a sender's or that of other work, waiting or being worked.", []string{"lane", "state"}, nil),
@@ -122,12 +172,13 @@ func (c *senderCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	depths := map[string][2]int{otherWork: {}}
-	for id := range c.senders {
+	senders := c.senders()
+	for id := range senders {
 		depths[id] = [2]int{}
 	}
 	for _, lane := range c.lanes() {
 		name := otherWork
-		if _, ours := c.senders[lane.SenderID]; ours {
+		if _, ours := senders[lane.SenderID]; ours {
 			name = lane.SenderID
 		}
 		d := depths[name]
@@ -137,7 +188,7 @@ func (c *senderCollector) Collect(out chan<- prometheus.Metric) {
 		gauge(c.depth, float64(d[0]), name, "waiting")
 		gauge(c.depth, float64(d[1]), name, "working")
 	}
-	for id, s := range c.senders {
+	for id, s := range senders {
 		gauge(c.breaker, float64(s.breaker.State()), id)
 		left := 0.0
 		if h := s.held(ctx); h != nil {
@@ -161,11 +212,23 @@ func newHTTPMetrics(r prometheus.Registerer) *httpMetrics {
 		}, []string{"method", "route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "paythread_http_request_seconds", Help: "Time until a call of the public listener was answered; of a stream, until it began.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route"}),
 	}
 	r.MustRegister(m.calls, m.seconds)
 	return m
+}
+
+// prepare creates the series of each route with the statuses that rules ask for.
+func (m *httpMetrics) prepare(routes []fiber.Route) {
+	for _, r := range routes {
+		if method := methodLabel(r.Method); method == r.Method && method != fiber.MethodOptions {
+			for _, status := range []int{fiber.StatusOK, fiber.StatusInternalServerError, fiber.StatusServiceUnavailable} {
+				m.calls.WithLabelValues(method, r.Path, strconv.Itoa(status))
+			}
+			m.seconds.WithLabelValues(r.Path)
+		}
+	}
 }
 
 // count is a middleware. It answers an error itself, as Fiber would, because
@@ -212,6 +275,9 @@ type storeCollector struct {
 	up     *prometheus.Desc
 	few    *prometheus.Desc
 	dead   *prometheus.Desc
+
+	attempts, attemptsAge     *prometheus.Desc
+	operations, operationsAge *prometheus.Desc
 }
 
 // scrapeWithin bounds the questions to Redis of one scrape.
@@ -226,12 +292,17 @@ func newStoreCollector(s *conversations.Store) *storeCollector {
 		up:     prometheus.NewDesc("paythread_redis_up", "Whether Redis answered this scrape's questions.", nil, nil),
 		dead:   prometheus.NewDesc("paythread_dead_letters", "Dead letters that wait to be retried or dropped.", nil, nil),
 		few:    prometheus.NewDesc("paythread_commits_unreplicated_total", "Commits of money that fewer replicas than configured confirmed in time.", nil, nil),
+
+		attempts:      prometheus.NewDesc("paythread_attempts_unsettled", "Charges whose outcome is not known; the platform is being asked.", nil, nil),
+		attemptsAge:   prometheus.NewDesc("paythread_attempts_unsettled_oldest_seconds", "Time since the oldest charge began whose outcome is not known.", nil, nil),
+		operations:    prometheus.NewDesc("paythread_operations_unsettled", "Captures, reversals, voids and refunds whose outcome is not known.", nil, nil),
+		operationsAge: prometheus.NewDesc("paythread_operations_unsettled_oldest_seconds", "Time since the oldest operation was asked for whose outcome is not known.", nil, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *storeCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.depth, c.oldest, c.late, c.up, c.few, c.dead} {
+	for _, d := range []*prometheus.Desc{c.depth, c.oldest, c.late, c.up, c.few, c.dead, c.attempts, c.attemptsAge, c.operations, c.operationsAge} {
 		out <- d
 	}
 }
@@ -255,8 +326,22 @@ func (c *storeCollector) Collect(out chan<- prometheus.Metric) {
 	if deadErr == nil {
 		out <- prometheus.MustNewConstMetric(c.dead, prometheus.GaugeValue, float64(dead))
 	}
-	if err != nil || lateErr != nil || deadErr != nil {
+	attempts, operations, unsettledErr := c.store.Unsettled(ctx)
+	if unsettledErr == nil {
+		out <- prometheus.MustNewConstMetric(c.attempts, prometheus.GaugeValue, float64(attempts.Count))
+		out <- prometheus.MustNewConstMetric(c.attemptsAge, prometheus.GaugeValue, c.age(attempts))
+		out <- prometheus.MustNewConstMetric(c.operations, prometheus.GaugeValue, float64(operations.Count))
+		out <- prometheus.MustNewConstMetric(c.operationsAge, prometheus.GaugeValue, c.age(operations))
+	}
+	if err != nil || lateErr != nil || deadErr != nil || unsettledErr != nil {
 		up = 0
 	}
 	out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up)
+}
+
+func (c *storeCollector) age(u conversations.Unsettled) float64 {
+	if u.Oldest.IsZero() {
+		return 0
+	}
+	return max(0, c.store.Now().Sub(u.Oldest).Seconds())
 }

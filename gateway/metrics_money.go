@@ -24,6 +24,9 @@ var chargeOutcomes = []conversations.Outcome{
 	conversations.OutcomeAuthenticationPending, conversations.OutcomeNotTaken,
 }
 
+// inquiryOutcomes are what a platform can say when it is asked about a charge.
+var inquiryOutcomes = append([]conversations.Outcome{conversations.OutcomeNotFound, conversations.OutcomeReversed}, chargeOutcomes...)
+
 // cardTestingLimits are the limits on tries that a customer can meet.
 var cardTestingLimits = []string{checkout.LimitRequest, checkout.LimitContact, checkout.LimitAddress}
 

@@ -28,7 +28,7 @@ const cybersourcePath = "cybersource"
 // would make none either. What is lost all the same the audit finds.
 type notifications struct {
 	transactions
-	platforms map[string]platforms.Platform // by merchant
+	platforms func() map[string]platforms.Platform // by merchant
 	now       func() time.Time
 	within    time.Duration // of one call of a platform
 	every     time.Duration // between two looks at what waits
@@ -38,7 +38,7 @@ type notifications struct {
 	waiting []lookup
 }
 
-func newNotifications(store *conversations.Store, paid map[string]platforms.Platform, within time.Duration, metrics *moneyMetrics, log *slog.Logger) *notifications {
+func newNotifications(store *conversations.Store, paid func() map[string]platforms.Platform, within time.Duration, metrics *moneyMetrics, log *slog.Logger) *notifications {
 	return &notifications{
 		transactions: transactions{store: store, log: log}, platforms: paid, now: store.Now,
 		within: within, every: lookupsEvery, metrics: metrics,
@@ -69,7 +69,7 @@ const lookupsEvery = 500 * time.Millisecond
 // answerHealth answers GET and POST /webhooks/cybersource/{merchant_id}/health:
 // CyberSource activates a subscription only after this.
 func (n *notifications) answerHealth(c *fiber.Ctx) error {
-	if _, ok := n.platforms[c.Params("merchant_id")].(platforms.Notifying); !ok {
+	if _, ok := n.platforms()[c.Params("merchant_id")].(platforms.Notifying); !ok {
 		return conversations.NotFound("merchant with this id, or it takes no notifications")
 	}
 	return c.SendString("ok\n")
@@ -78,7 +78,7 @@ func (n *notifications) answerHealth(c *fiber.Ctx) error {
 // takeNotification answers POST /webhooks/cybersource/{merchant_id}.
 func (n *notifications) takeNotification(c *fiber.Ctx) error {
 	merchantID := c.Params("merchant_id")
-	platform, ok := n.platforms[merchantID].(platforms.Notifying)
+	platform, ok := n.platforms()[merchantID].(platforms.Notifying)
 	if !ok {
 		n.count(otherProduct, noticeForeign)
 		return conversations.NotFound("merchant with this id, or it takes no notifications")
@@ -191,7 +191,7 @@ func outcomeOf(err error) noticeOutcome {
 // later has a notification's transaction looked up, soon and by this process.
 // Should the process end before, the audit finds what it was about.
 func (n *notifications) later(merchantID string, note platforms.Notification) noticeOutcome {
-	if _, ok := n.platforms[merchantID].(platforms.Auditor); !ok || note.TransactionID == "" {
+	if _, ok := n.platforms()[merchantID].(platforms.Auditor); !ok || note.TransactionID == "" {
 		return noticeForeign
 	}
 	n.mu.Lock()
@@ -265,7 +265,7 @@ func (n *notifications) lookUp(ctx context.Context, l lookup) {
 
 func (n *notifications) lookUpOnce(ctx context.Context, l lookup) (done bool, err error) {
 	defer recovered(&err)
-	auditor, ok := n.platforms[l.merchantID].(platforms.Auditor)
+	auditor, ok := n.platforms()[l.merchantID].(platforms.Auditor)
 	if !ok {
 		return true, nil
 	}

@@ -47,7 +47,7 @@ func newNoticeBench(t *testing.T, state conversations.AttemptState) *noticeBench
 	t.Helper()
 	b := &noticeBench{t: t, acme: &told{}, store: &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: audited(state)}}}
 	b.n = &notifications{
-		transactions: transactions{store: b.store, log: silent}, platforms: map[string]platforms.Platform{"acme": b.acme, "plain": &books{}},
+		transactions: transactions{store: b.store, log: silent}, platforms: always(map[string]platforms.Platform{"acme": b.acme, "plain": &books{}}),
 		now: b.store.Now, within: time.Second, every: time.Millisecond, metrics: newMoneyMetrics(prometheus.NewRegistry()),
 	}
 	gateway := &App{notifications: b.n, webhooks: &webhooks{metrics: newWebhookMetrics(prometheus.NewRegistry()), log: silent}}

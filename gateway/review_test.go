@@ -79,9 +79,9 @@ func TestMethodsThatAreNotTakenSayWhichAre(t *testing.T) {
 	t.Parallel()
 	b := newAPIBench(t)
 	app := fiber.New(fiber.Config{ErrorHandler: problemHandler(b.api.log)})
-	hooks := &webhooks{store: aReceiver{}, senders: map[string]*liveSender{
+	hooks := &webhooks{store: aReceiver{}, senders: always(map[string]*liveSender{
 		"sms": {SenderConfig: &SenderConfig{ID: "sms", Merchant: b.api.config().Merchants[0]}, provider: mute{}},
-	}}
+	})}
 	app.Get("/webhooks/:sender_id", hooks.Take)
 	answer, err := app.Test(httptest.NewRequest("GET", "/webhooks/sms", nil))
 	if err != nil {

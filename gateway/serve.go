@@ -6,10 +6,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"paythread/simulator"
@@ -17,16 +21,23 @@ import (
 
 // serveCommand runs the gateway until it is asked to stop.
 func serveCommand(flags *flag.FlagSet) action {
-	load := configFlag(flags)
+	read := configReader(flags)
 	return func(ctx context.Context, p process) error {
-		config, err := load(p)
+		asked := make(chan os.Signal, 1) // several at once are one
+		signal.Notify(asked, syscall.SIGHUP)
+		defer signal.Stop(asked)
+		config, was, err := p.reported(read(p))
 		if err != nil {
 			return err
 		}
-		app, err := newApp(ctx, config, config.Log.Logger(p.stderr))
+		level := new(slog.LevelVar)
+		level.Set(config.Log.Level)
+		app, err := newApp(ctx, config, config.Log.loggerAt(p.stderr, level))
 		if err != nil {
 			return err
 		}
+		app.level = level
+		app.follow(func() (*Config, contents, error) { return read(p) }, was, asked)
 		app.warnOfRedis(ctx)
 		return runApp(ctx, app)
 	}

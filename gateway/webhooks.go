@@ -31,7 +31,7 @@ type receiver interface {
 // commits, and only then answers.
 type webhooks struct {
 	store   receiver
-	senders map[string]*liveSender
+	senders func() map[string]*liveSender // in force
 	metrics *webhookMetrics
 	log     *slog.Logger
 }
@@ -49,9 +49,9 @@ type getter interface{ TakesGet() bool }
 
 // Take answers GET and POST /webhooks/{sender_id}[/{secret}].
 func (w *webhooks) Take(c *fiber.Ctx) error {
-	sender, ok := w.senders[c.Params("sender_id")]
+	sender, ok := w.senders()[c.Params("sender_id")]
 	if !ok {
-		w.metrics.received.WithLabelValues("none", "unknown_sender").Inc()
+		w.metrics.received.WithLabelValues(noProvider, "unknown_sender").Inc()
 		return conversations.NotFound("sender with this id")
 	}
 	hook := webhookOf(c, sender, w.store.Now())
@@ -160,7 +160,7 @@ func (w *webhooks) takeAll(ctx context.Context, sender *liveSender, reports []co
 
 // take gives one report to the store.
 func (w *webhooks) take(ctx context.Context, sender *liveSender, in conversations.Inbound) error {
-	to, known := w.senders[in.SenderID]
+	to, known := w.senders()[in.SenderID]
 	if !known {
 		w.metrics.reports.WithLabelValues(sender.Provider, string(in.Kind), "unknown_sender").Inc()
 		return nil

@@ -44,7 +44,7 @@ func TestWebhookByGet(t *testing.T) {
 	}
 	kept := &keeper{}
 	hooks := &webhooks{
-		store: kept, senders: map[string]*liveSender{sender.ID: {SenderConfig: sender, provider: p}},
+		store: kept, senders: always(map[string]*liveSender{sender.ID: {SenderConfig: sender, provider: p}}),
 		metrics: newWebhookMetrics(prometheus.NewRegistry()), log: slog.New(slog.DiscardHandler),
 	}
 	app := fiber.New(fiber.Config{ErrorHandler: problemHandler(hooks.log), Immutable: true})

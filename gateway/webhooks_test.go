@@ -99,7 +99,7 @@ func newHookBench(t *testing.T, store func(*Config) receiver) *hookBench {
 			live[s.ID] = &liveSender{SenderConfig: s, provider: p}
 		}
 	}
-	hooks := &webhooks{store: store(b.config), senders: live, metrics: b.metrics, log: log}
+	hooks := &webhooks{store: store(b.config), senders: always(live), metrics: b.metrics, log: log}
 	app := fiber.New(fiber.Config{
 		DisableStartupMessage: true, Immutable: true, BodyLimit: maxWebhookBody, ReadBufferSize: 16 << 10, ErrorHandler: problemHandler(log),
 	})

@@ -240,6 +240,9 @@ type Setting struct {
 	Default  string
 	Secret   bool
 	Required bool
+	// Account: it says at which account the money is. Payments of one account
+	// are not known at another, so that it cannot change while any is open.
+	Account bool
 }
 
 // Settings is what a platform is made with. Secrets have been resolved.

@@ -51,8 +51,8 @@ const Name = "unified_checkout"
 var Registration = platforms.Registration{Name: Name, Settings: settings, New: New}
 
 var settings = []platforms.Setting{
-	{Name: "base_url", Doc: "address of CyberSource's REST API; empty: by environment, " + liveURL + " or " + sandboxURL},
-	{Name: "merchant_id", Doc: "the transacting merchant id (MID)", Required: true},
+	{Name: "base_url", Doc: "address of CyberSource's REST API; empty: by environment, " + liveURL + " or " + sandboxURL, Account: true},
+	{Name: "merchant_id", Doc: "the transacting merchant id (MID)", Required: true, Account: true},
 	{Name: "key_id", Doc: "id of the REST shared-secret key", Required: true},
 	{Name: "shared_secret", Doc: "the REST shared secret, base64 as the Business Center shows it", Secret: true, Required: true},
 	{Name: "auth", Doc: "how calls are signed: jwt or http_signature. CyberSource has deprecated the latter, and it has no end: a charge that leaves late, such as from a process that was stopped on its way out, is refused by CyberSource with jwt and taken with http_signature. With jwt this machine's clock must be right to a few seconds", Default: "jwt"},
