@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,10 @@ func checkCallbackURL(raw string, allowPrivate bool) error {
 		return errors.New("want https://")
 	case u.Hostname() == "" || u.User != nil || u.Fragment != "" || strings.Contains(raw, "#") || u.Opaque != "":
 		return errors.New("want https://host/path, without a user and without a fragment")
+	case strings.ContainsFunc(u.Hostname(), func(r rune) bool { return r > '~' }):
+		return errors.New("want a host in ASCII, such as xn--bcher-kva.example")
+	case !portFits(u):
+		return errors.New("want a port from 1 to 65535, or none")
 	}
 	if allowPrivate {
 		return nil
@@ -41,6 +46,15 @@ func checkCallbackURL(raw string, allowPrivate bool) error {
 		return errors.New("want a host on the public internet")
 	}
 	return nil
+}
+
+// portFits tells whether there can be a port such as an address has.
+func portFits(u *url.URL) bool {
+	if u.Port() == "" {
+		return !strings.HasSuffix(u.Host, ":")
+	}
+	n, err := strconv.ParseUint(u.Port(), 10, 16)
+	return err == nil && n > 0
 }
 
 // reserved are the networks that callbacks do not go to, of those that are
