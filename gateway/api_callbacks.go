@@ -67,7 +67,7 @@ var (
 	}
 	replayCallbacksOperation = huma.Operation{
 		OperationID: "replay-callbacks", Method: http.MethodPost, Path: callbacksPath + "/{id}/replay", Tags: callbackTag, DefaultStatus: http.StatusAccepted,
-		Summary: "Send the events of a time again", Description: "Under the same webhook-ids, the oldest first. One call takes about 10000 events; next_since says where to go on. For servers.", Errors: callbackActionErrors,
+		Summary: "Send the events of a time again", Description: "Under the same webhook-ids, the oldest first. One call looks at about 10000 events; next_since says where to go on. For servers.", Errors: callbackActionErrors,
 	}
 	callbackActionErrors = []int{400, 401, 403, 404, 409, 413, 415, 503}
 )
@@ -385,7 +385,11 @@ func (a *api) testCallback(ctx context.Context, in *callbackActionInput) (*deliv
 	if err != nil {
 		return nil, err
 	}
-	event, err := endpointEvent(callbackTest, e, a.store.Now(), "test_"+onceName(c))
+	at, err := a.callbacks.Asked(ctx, c.merchant.ID, c.once())
+	if err != nil {
+		return nil, err
+	}
+	event, err := endpointEvent(callbackTest, e, at, "test_"+onceName(c))
 	if err == nil {
 		_, err = a.callbacks.Queue(ctx, c.merchant.ID, e.ID, event)
 	}

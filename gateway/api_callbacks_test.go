@@ -70,6 +70,7 @@ func TestCallbackEndpointsByAPI(t *testing.T) {
 	if again := b.callback("POST", "/"+id+"/test", "k3", nil).want(t, http.StatusAccepted).text("delivery_id"); again != sent || sent == "" {
 		t.Errorf("a repeat sends %q, first %q", again, sent)
 	}
+	b.callback("POST", "/"+id+"/test", "k2", nil).problem(t, 422, "idempotency_mismatch", "idempotency_mismatch", "Idempotency-Key")
 	deliveries := func(query string) []string {
 		t.Helper()
 		var ids []string
