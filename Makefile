@@ -24,6 +24,11 @@ lint: ## formatting, go vet, staticcheck
 	go vet $(PACKAGES)
 	go run $(STATICCHECK) $(PACKAGES)
 
+.PHONY: rules
+rules: ## Prometheus' rules, alerts, runbooks and the dashboard, held by promtool and a real Prometheus
+	@scripts/install-test-tools
+	go test ./gateway -count=1 -run '^(TestRules|TestAlertsAreWhole|TestOperands|TestRulesNameWhatExists|TestPrometheus|TestGeneratedMetrics)'
+
 .PHONY: bench
 bench: ## webhook intake and event streams beside the least this machine can do
 	scripts/bench
