@@ -29,6 +29,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -36,10 +37,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"paythread/checkout"
+	"paythread/conversations"
 	"paythread/conversations/redistest"
 	"paythread/simulator"
 	"paythread/simulator/cybersource"
@@ -60,7 +63,7 @@ func TestMain(m *testing.M) {
 
 // gatewayChild is the whole life of a child process.
 func gatewayChild(file string) int {
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent, however it ends
@@ -219,6 +222,20 @@ func (s *rig) must(err error) {
 	}
 }
 
+// openStore connects to the store beside the gateways, to look at what they
+// made.
+func (s *rig) openStore() *conversations.Store {
+	s.t.Helper()
+	config, err := loadConfig(s.config, s.env)
+	s.must(err)
+	options, err := config.Store()
+	s.must(err)
+	store, err := conversations.Connect(s.t.Context(), options)
+	s.must(err)
+	s.t.Cleanup(func() { _ = store.Close() }) // it only looked
+	return store
+}
+
 // await polls until is says so, and fails the test when it takes too long.
 func (s *rig) await(what string, is func() bool) {
 	s.t.Helper()
@@ -262,6 +279,14 @@ type gatewayProcess struct {
 // behind the public address.
 func (s *rig) startGateway() *gatewayProcess {
 	s.t.Helper()
+	g := s.spawnGateway()
+	s.front.add(g.public)
+	return g
+}
+
+// spawnGateway starts a child process and waits until it is ready.
+func (s *rig) spawnGateway() *gatewayProcess {
+	s.t.Helper()
 	self, err := os.Executable()
 	s.must(err)
 	g := &gatewayProcess{s: s, cmd: exec.Command(self), log: &childLog{}, ended: make(chan struct{})}
@@ -290,7 +315,6 @@ func (s *rig) startGateway() *gatewayProcess {
 		status, _, err := s.call(http.MethodGet, "http://"+g.admin+"/readyz", nil, nil)
 		return err == nil && status == http.StatusOK
 	})
-	s.front.add(g.public)
 	return g
 }
 
@@ -306,6 +330,22 @@ func (g *gatewayProcess) hasEnded() bool {
 // kill ends the process as a crash does (SIGKILL) and returns when it is gone.
 func (g *gatewayProcess) kill() {
 	_ = g.cmd.Process.Kill() // fails only if it has ended already
+	g.bury()
+}
+
+// terminate ends the process as an operator does (SIGTERM) and returns when it
+// is gone.
+func (g *gatewayProcess) terminate() {
+	g.s.t.Helper()
+	_ = g.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended already
+	g.bury()
+	if code := g.cmd.ProcessState.ExitCode(); code != exitOK {
+		g.s.t.Errorf("a gateway that was asked to stop ended with exit code %d", code)
+	}
+}
+
+// bury waits for the end of a process that was told to.
+func (g *gatewayProcess) bury() {
 	<-g.ended
 	_ = g.stdin.Close() // the pipe's other end is gone
 	g.s.front.remove(g.public)

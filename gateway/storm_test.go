@@ -69,16 +69,7 @@ type storm struct {
 }
 
 // connect opens the store beside the gateways, to look at what they made.
-func (s *storm) connect() {
-	s.t.Helper()
-	config, err := loadConfig(s.config, s.env)
-	s.must(err)
-	options, err := config.Store()
-	s.must(err)
-	s.store, err = conversations.Connect(s.t.Context(), options)
-	s.must(err)
-	s.t.Cleanup(func() { _ = s.store.Close() })
-}
+func (s *storm) connect() { s.store = s.openStore() }
 
 func stormPhone(i int) string { return fmt.Sprintf("+2782%07d", 1_000_000+i) }
 
@@ -285,12 +276,12 @@ func (s *storm) postForm(form url.Values) error {
 	return err
 }
 
-// transcript reads all of a conversation.
-func (s *storm) transcript(contactID string) []*conversations.Message {
+// transcriptOf reads all of a conversation.
+func (s *rig) transcriptOf(store *conversations.Store, contactID string) []*conversations.Message {
 	s.t.Helper()
 	var all []*conversations.Message
 	for cursor := ""; ; {
-		page, next, err := s.store.Transcript(s.t.Context(), contactID, cursor, 50)
+		page, next, err := store.Transcript(s.t.Context(), contactID, cursor, 50)
 		s.must(err)
 		if all = append(all, page...); next == "" {
 			return all
@@ -305,7 +296,7 @@ func (s *storm) checkAsked() {
 	s.t.Helper()
 	for i, r := range s.asked {
 		var texts []string
-		for _, m := range s.transcript(r.ContactID) {
+		for _, m := range s.transcriptOf(s.store, r.ContactID) {
 			if m.Inbound {
 				texts = append(texts, m.Text)
 			} else if m.Purpose != conversations.PurposePayment {
@@ -347,7 +338,7 @@ func (s *storm) checkFresh() {
 		contact, err := s.store.ContactAt(s.t.Context(), "acme", stormPhone(i))
 		s.must(err)
 		in, out := 0, 0
-		for _, m := range s.transcript(contact.ID) {
+		for _, m := range s.transcriptOf(s.store, contact.ID) {
 			if m.Inbound {
 				in++
 			} else {
