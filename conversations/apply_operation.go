@@ -211,8 +211,8 @@ func ifNoneRefunded(p *paymentTx) *Error {
 	if no := ifCounts(p); no != nil {
 		return no
 	}
-	if p.r.sums().refunded > 0 {
-		return Refused("refunded_in_part", "a part is refunded")
+	if s := p.r.sums(); s.refunded > 0 || s.captured == 0 {
+		return Refused("refunded_in_part", "a part is refunded, or nothing is taken")
 	}
 	return nil
 }

@@ -224,15 +224,16 @@ var paymentEdges = slices.Concat([]Edge{
 
 		// What became of operations, ours and those done elsewhere. The lifecycle
 		// follows from the totals.
-		{From: []Lifecycle{Authorized, PartiallyRefunded}, On: CaptureDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason}, Log: "captured"},
-		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfRefundedInPart, To: PartiallyRefunded, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
+		{From: []Lifecycle{Authorized, PartiallyRefunded, Refunded}, On: CaptureDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason}, Log: "captured"},
+		{From: []Lifecycle{Authorized, Refunded}, On: CaptureDone, If: IfRefundedInPart, To: PartiallyRefunded, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
 		{From: []Lifecycle{Authorized}, On: CaptureDone, If: IfCounts, To: Paid, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
 		{From: []Lifecycle{Paid, PartiallyRefunded, Reversed, Refunded}, On: CaptureDone, If: IfCounts, Do: []Effect{Count, GoOnGivingBack}, Log: "captured"},
 		{From: Lifecycles, On: CaptureDone, Log: "captured"},
 		{From: Lifecycles, On: ReversalDone, If: IfGoneBefore, Do: []Effect{Count}},
 		{From: []Lifecycle{Authorized, Paid, PartiallyRefunded}, On: ReversalDone, If: IfAllReversed, To: Reversed, Do: []Effect{Count, MarkReversed, ForgetReason, SendRefund}, Log: "reversed"},
-		{From: []Lifecycle{PartiallyRefunded}, On: ReversalDone, If: IfNoneRefunded, To: Paid, Do: []Effect{Count, GoOnGivingBack}, Log: "reversed"},
-		{From: []Lifecycle{PartiallyRefunded}, On: ReversalDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason, SendRefund}, Log: "reversed"},
+		{From: []Lifecycle{PartiallyRefunded, Refunded}, On: ReversalDone, If: IfNoneRefunded, To: Paid, Do: []Effect{Count, GoOnGivingBack}, Log: "reversed"},
+		{From: []Lifecycle{PartiallyRefunded, Refunded}, On: ReversalDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason, SendRefund}, Log: "reversed"},
+		{From: []Lifecycle{Refunded}, On: ReversalDone, If: IfRefundedInPart, To: PartiallyRefunded, Do: []Effect{Count, GoOnGivingBack, SendRefund}, Log: "reversed"},
 		{From: afterMoney, On: ReversalDone, If: IfCounts, Do: []Effect{Count, GoOnGivingBack, SendRefund}, Log: "reversed"},
 		{From: Lifecycles, On: ReversalDone, Do: []Effect{MarkReversed, SendRefund}, Log: "reversed"},
 		{From: []Lifecycle{Paid, PartiallyRefunded}, On: RefundDone, If: IfRefundedInFull, To: Refunded, Do: []Effect{Count, ForgetReason, SendRefund}, Log: "refunded"},
