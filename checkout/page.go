@@ -119,7 +119,6 @@ var (
 	errForeign       = errors.New("the call does not come from the page")
 	errNotPayable    = errors.New("the request cannot be paid now")
 	errUnreadable    = errors.New("the call cannot be read")
-	errTooMany       = errors.New("too many capture contexts are alive")
 	errUnexpectedLib = errors.New("the capture context names no library that the page may load")
 )
 
@@ -276,6 +275,28 @@ func (p *Page) issue(c *fiber.Ctx, v *visit) error {
 	return c.JSON(answer)
 }
 
+// crowded is the error of a press for a context while too many are alive.
+type crowded struct{ until time.Time } // when the first of them ends
+
+func (*crowded) Error() string { return "too many capture contexts are alive" }
+
+// roomForContext refuses a further context while maxContexts are alive.
+func roomForContext(contexts []conversations.CaptureContext, now time.Time) error {
+	alive, first := 0, time.Time{}
+	for _, kept := range contexts {
+		if !now.Before(kept.ExpiresAt) {
+			continue
+		}
+		if alive++; alive == 1 || kept.ExpiresAt.Before(first) {
+			first = kept.ExpiresAt
+		}
+	}
+	if alive >= maxContexts {
+		return &crowded{first}
+	}
+	return nil
+}
+
 // newContext has the platform make a capture context and keeps its key.
 func (p *Page) newContext(v *visit) (*ready, error) {
 	r := v.request
@@ -285,14 +306,8 @@ func (p *Page) newContext(v *visit) (*ready, error) {
 	if err := p.mayTry(v); err != nil {
 		return nil, err
 	}
-	alive := 0
-	for _, kept := range r.Contexts {
-		if v.now.Before(kept.ExpiresAt) {
-			alive++
-		}
-	}
-	if alive >= maxContexts {
-		return nil, errTooMany
+	if err := roomForContext(r.Contexts, v.now); err != nil {
+		return nil, err
 	}
 	platform, ok := p.options.Platform(r.MerchantID)
 	if !ok {
@@ -527,7 +542,7 @@ func refusalOf(err error) (r refusal, log bool) {
 		return refusal{fiber.StatusConflict, "not_payable", "unavailable"}, false
 	case errors.Is(err, errUnreadable):
 		return refusal{fiber.StatusBadRequest, "unreadable", "unavailable"}, false
-	case errors.Is(err, errTooMany):
+	case errors.As(err, new(*crowded)):
 		return refusal{fiber.StatusTooManyRequests, "too_many", "unavailable"}, false
 	case errors.Is(err, errTokenRefused):
 		return refusal{fiber.StatusUnprocessableEntity, "token_refused", "unavailable"}, true
@@ -559,6 +574,10 @@ func (p *Page) refuseCall(c *fiber.Ctx, v *visit, err error) error {
 	var no *limited
 	if v != nil && errors.As(err, &no) {
 		return p.refuseLimited(c, v, no)
+	}
+	var full *crowded
+	if errors.As(err, &full) {
+		p.retryAfter(c, full.until)
 	}
 	r := p.logRefusal(c, err)
 	if v != nil && r.status == fiber.StatusConflict {

@@ -114,10 +114,15 @@ func (p *Page) refuseLimited(c *fiber.Ctx, v *visit, no *limited) error {
 	p.noteRefused(v, no.limit)
 	v.limit = no.why
 	if at := no.why.RetryAt; at != nil {
-		seconds := int64(max(0, at.Sub(p.options.Store.Now()))+time.Second-1) / int64(time.Second)
-		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
+		p.retryAfter(c, *at)
 	}
 	return p.sendState(c, v, fiber.StatusTooManyRequests, no.why.Reason)
+}
+
+// retryAfter says when a press may be repeated.
+func (p *Page) retryAfter(c *fiber.Ctx, at time.Time) {
+	seconds := int64(max(0, at.Sub(p.options.Store.Now()))+time.Second-1) / int64(time.Second)
+	c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
 }
 
 // caller names the network that a call comes from, so that nobody can tell it

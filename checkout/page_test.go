@@ -715,8 +715,8 @@ func TestContextsAreBounded(t *testing.T) {
 			r.Contexts = append(r.Contexts, r.Contexts[0])
 		}
 	})
-	if status, _ := h.call(t, "r1", "context", "{}"); status != http.StatusTooManyRequests {
-		t.Errorf("answered %d, want 429", status)
+	if a := h.do(t, h.press(t, "r1", "context", "{}")); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") != "900" {
+		t.Errorf("answered %d, to be repeated after %q seconds, want 429 and 900", a.status, a.header.Get("Retry-After"))
 	}
 	h.store.advance(14 * time.Minute)
 	h.store.edit("r1", func(r *conversations.PaymentRequest) {
