@@ -24,7 +24,7 @@ var eventTexts = map[string]string{
 	"attempt_not_found":                   "The platform knows of no such payment: nothing was charged. The customer can try again.",
 	"paid":                                "The customer has paid.",
 	"authorized":                          "The amount is held on the customer's card.",
-	"in_review":                           "The bank approved; the payment is under review before it counts.",
+	"in_review":                           "The platform's reviewers hold the payment: it does not count before they accept it.",
 	"late_payment":                        "Money has arrived after the end of this payment request.",
 	"captured":                            "The held amount was taken.",
 	"refunded":                            "Money was refunded to the customer.",

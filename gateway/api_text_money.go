@@ -14,7 +14,7 @@ var attemptTexts = map[conversations.AttemptState]string{
 	conversations.AttemptUnsettled:      "The outcome is not known yet; the platform is being asked. Nothing is charged again meanwhile.",
 	conversations.AttemptAuthenticating: "The customer is confirming the payment with the bank.",
 	conversations.AttemptReversing:      "What was held is being given back.",
-	conversations.AttemptInReview:       "The bank approved; the platform's reviewers decide.",
+	conversations.AttemptInReview:       "The platform's reviewers decide.",
 	conversations.AttemptAuthorized:     "The amount is held on the card.",
 	conversations.AttemptCaptured:       "The amount was taken.",
 	conversations.AttemptDeclined:       "Declined; nothing was charged.",
@@ -116,7 +116,7 @@ func attemptText(a conversations.Attempt) string {
 		}
 	case conversations.AttemptInReview:
 		if a.ReviewBy != nil {
-			return fmt.Sprintf("The bank approved; the platform's reviewers decide. If they have not by %s, the money is given back by itself.", textTime(*a.ReviewBy))
+			return fmt.Sprintf("The platform's reviewers decide. If they have not by %s, the money is given back by itself.", textTime(*a.ReviewBy))
 		}
 	}
 	return attemptTexts[a.State]

@@ -82,7 +82,7 @@ const TEXT = {
       reversing: ['Giving money back', 'The payment was not complete. What was held is being released.'],
       authorized: ['Authorised', 'The money is held. It has not been captured.'],
       paid: ['Paid', ''],
-      in_review: ['In review', 'The bank approved. The payment is being reviewed before it counts.'],
+      in_review: ['In review', 'The payment is being reviewed. It does not count before it is accepted.'],
       failed: ['Failed', 'The customer used every try.'],
       not_opened: ['Expired', 'The link was not opened in time.'],
       not_paid: ['Expired', 'The link was opened, and not paid in time.'],
