@@ -189,12 +189,14 @@ func unsettledAttempts(r *PaymentRequest) map[string]time.Time {
 	return since
 }
 
-// unsettledOperations is the same of operations.
+// unsettledOperations is the same of operations, and of those that were tried and
+// put off: a platform that does not let us in is tried for ever.
 func unsettledOperations(r *PaymentRequest) map[string]time.Time {
 	since := map[string]time.Time{}
 	if r != nil {
 		for _, o := range r.Operations {
-			if o.State == OperationUnsettled {
+			putOff := o.State == OperationPending && o.Error != "" && o.Error != ErrorUnderReview
+			if o.State == OperationUnsettled || putOff {
 				since[o.ID] = o.StartedAt
 			}
 		}
@@ -245,7 +247,7 @@ type Unsettled struct {
 }
 
 // Unsettled counts the attempts and the operations whose outcome at the platform
-// is not known. It reads two short answers a partition, however many payment
+// is not known, and operations that were put off. It reads two short answers a partition, however many payment
 // requests there are.
 func (s *Store) Unsettled(ctx context.Context) (attempts, operations Unsettled, err error) {
 	pipe := s.rdb.Pipeline()

@@ -295,8 +295,8 @@ func newStoreCollector(s *conversations.Store) *storeCollector {
 
 		attempts:      prometheus.NewDesc("paythread_attempts_unsettled", "Charges whose outcome is not known; the platform is being asked.", nil, nil),
 		attemptsAge:   prometheus.NewDesc("paythread_attempts_unsettled_oldest_seconds", "Time since the oldest charge began whose outcome is not known.", nil, nil),
-		operations:    prometheus.NewDesc("paythread_operations_unsettled", "Captures, reversals, voids and refunds whose outcome is not known.", nil, nil),
-		operationsAge: prometheus.NewDesc("paythread_operations_unsettled_oldest_seconds", "Time since the oldest operation was asked for whose outcome is not known.", nil, nil),
+		operations:    prometheus.NewDesc("paythread_operations_unsettled", "Captures, reversals, voids and refunds whose outcome is not known, or that the platform has put off.", nil, nil),
+		operationsAge: prometheus.NewDesc("paythread_operations_unsettled_oldest_seconds", "Time since the oldest operation was asked for whose outcome is not known, or that the platform has put off.", nil, nil),
 	}
 }
 
