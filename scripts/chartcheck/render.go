@@ -56,6 +56,10 @@ func lintStrictly(dir string, values map[string]any) error {
 
 // render does what "helm template" does.
 func render(dir string, values map[string]any) (rendered, error) {
+	return renderRelease(releaseName, dir, values)
+}
+
+func renderRelease(name, dir string, values map[string]any) (rendered, error) {
 	loaded, err := loader.Load(dir)
 	if err != nil {
 		return rendered{}, err
@@ -67,7 +71,7 @@ func render(dir string, values map[string]any) (rendered, error) {
 	if !chartutil.IsCompatibleRange(loaded.Metadata.KubeVersion, version.Version) {
 		return rendered{}, fmt.Errorf("Chart.yaml wants Kubernetes %s, and not %s", loaded.Metadata.KubeVersion, version.Version)
 	}
-	release := chartutil.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
+	release := chartutil.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion = *version
 	all, err := chartutil.ToRenderValues(loaded, values, release, capabilities)
