@@ -101,6 +101,13 @@ func TestRulesAndDashboardsAreRendered(t *testing.T) {
 	}
 	found := ""
 	for _, r := range all.prometheusRules {
+		for _, g := range r.Spec.Groups {
+			for _, rule := range g.Rules {
+				if rule.Alert != "" && strings.Contains(rule.Annotations["runbook_url"], "RUNBOOKS") {
+					t.Errorf("%s leads to %q: the chart did not put in where the runbooks are", rule.Alert, rule.Annotations["runbook_url"])
+				}
+			}
+		}
 		if strings.HasSuffix(r.Name, "planted-rules") {
 			found = r.Spec.Groups[0].Rules[0].Annotations["summary"]
 		}
