@@ -126,12 +126,12 @@ func (r *reloader) reload(ctx context.Context, why string) {
 	}
 	r.metrics.applied(len(done.Restart))
 	for _, h := range config.Hints {
-		r.log.WarnContext(ctx, "a setting is worth a look", "key", h.Path, "hint", h.Message)
+		r.log.WarnContext(ctx, "a setting is worth a look", "key", h.Path, "problem", h.Message)
 	}
 	for _, key := range done.Restart {
 		r.log.WarnContext(ctx, "a setting needs a restart; until then it stays as it was", "key", key)
 	}
-	r.log.InfoContext(ctx, "the configuration was read again", "audit", true, "because", why, "config", *config, "merchants_changed", done.Merchants, "senders_changed", done.Senders)
+	r.log.InfoContext(ctx, "the configuration was read again", "audit", true, "why", why, "config", *config, "merchants_changed", done.Merchants, "senders_changed", done.Senders)
 }
 
 func (r *reloader) takeOver(config *Config) (done reloaded, err error) {
@@ -148,7 +148,7 @@ func (r *reloader) tellProblems(ctx context.Context, why string, err error) {
 		}
 		err = errors.New(countOf(len(problems), "problem"))
 	}
-	r.log.ErrorContext(ctx, "the configuration could not be read again and stays as it was", "because", why, "error", err)
+	r.log.ErrorContext(ctx, "the configuration could not be read again and stays as it was", "why", why, "error", err)
 }
 
 // follow makes the gateway take over its configuration when one of the files is
