@@ -268,6 +268,13 @@ func millisOf(text string) *time.Time {
 	return &at
 }
 
+// moveTo changes where an endpoint is. What failed elsewhere counts no more.
+func (e *CallbackEndpoint) moveTo(url string) {
+	if e.URL != url {
+		e.URL, e.Failing = url, nil
+	}
+}
+
 // CallbackInput is what a caller says of an endpoint. nil leaves as it is.
 type CallbackInput struct {
 	URL         *string
@@ -277,7 +284,7 @@ type CallbackInput struct {
 
 func (in CallbackInput) into(e *CallbackEndpoint) {
 	if in.URL != nil {
-		e.URL = *in.URL
+		e.moveTo(*in.URL)
 	}
 	if in.Description != nil {
 		e.Description = *in.Description
@@ -334,6 +341,9 @@ func (c *Callbacks) write(ctx context.Context, e CallbackEndpoint, expected stri
 		secrets = string(b)
 	}
 	fields := []any{defField, string(def), secretsField, secrets}
+	if e.Failing == nil {
+		fields = append(fields, failingField, "")
+	}
 	if expected == "" {
 		fields = append(fields, stateField, string(e.State), sinceField, e.Since.UnixMilli())
 	}
@@ -549,7 +559,8 @@ func (c *Callbacks) Configure(ctx context.Context, merchantID string, wanted []C
 					return false, nil
 				}
 				moved = e.URL != w.URL
-				e.URL, e.Description, e.Events, e.UpdatedAt = w.URL, w.Description, w.Events, now
+				e.moveTo(w.URL)
+				e.Description, e.Events, e.UpdatedAt = w.Description, w.Events, now
 				return true, nil
 			}); err != nil {
 				return err

@@ -367,7 +367,8 @@ const (
 	retryJitter = 0.1
 )
 
-// Record keeps what came of a try, and when the next one is.
+// Record keeps what came of a try, and when the next one is. The endpoint is as
+// it was read before the try: if it was changed since, a failure is none of its.
 func (c *Callbacks) Record(ctx context.Context, e CallbackEndpoint, t Taken, r CallbackResult) (Recorded, error) {
 	now := c.s.Now()
 	done := Recorded{State: DeliveryAbandoned}
@@ -389,7 +390,7 @@ func (c *Callbacks) Record(ctx context.Context, e CallbackEndpoint, t Taken, r C
 	}
 	keys := append(c.queueKeys(e.MerchantID, e.ID)[:3], c.s.keys.callback(e.MerchantID, e.ID, "d", t.ID))
 	answer, err := callbackRecordScript.Run(ctx, c.s.rdb, keys, t.ID, now.UnixMilli(), t.Until.UnixMilli(), string(done.State), r.Status,
-		clip(r.Error, 100), next, t.step+1, why, since).Text()
+		clip(r.Error, 100), next, t.step+1, why, since, e.raw).Text()
 	if err != nil {
 		return Recorded{}, Unavailable(fmt.Errorf("record a callback: %w", err))
 	}

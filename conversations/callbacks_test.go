@@ -47,7 +47,7 @@ func (b *callbackBench) endpoint(events ...string) CallbackEndpoint {
 	b.t.Helper()
 	e, err := b.c.Create(b.t.Context(), "acme", input("https://erp.example/", events...), Once{})
 	b.must(err)
-	return e
+	return b.reread(e)
 }
 
 func (b *callbackBench) reread(e CallbackEndpoint) CallbackEndpoint {
@@ -561,6 +561,47 @@ func TestCallbackReplay(t *testing.T) {
 	replay(Replay{Since: began}, Once{}, n)
 	if got := b.take(e, 1000); len(got) != n {
 		t.Errorf("%d are due, want %d", len(got), n)
+	}
+}
+
+// TestCallbackEndpointThatMoved: what an endpoint's old address still answers
+// says nothing of the new one, which begins anew.
+func TestCallbackEndpointThatMoved(t *testing.T) {
+	t.Parallel()
+	b := newCallbackBench(t, serverOptions(t))
+	e := b.endpoint()
+	move := func(url string) {
+		t.Helper()
+		_, err := b.c.Update(t.Context(), "acme", e.ID, CallbackInput{URL: &url}, Once{})
+		b.must(err)
+	}
+	b.event(e, "evt_1")
+	old := b.takeOne(e)
+	move("https://new.example/")
+	if done := b.record(e, old, CallbackResult{Status: 410, Error: "status", Gone: true}); done.Disabled != "" || b.reread(e).State != CallbackActive || b.reread(e).Failing != nil {
+		t.Errorf("the old address's 410: %+v of %+v", done, b.reread(e))
+	}
+	if d := b.delivery(e, "evt_1"); d.State != DeliveryRetried || d.Status != 410 {
+		t.Errorf("the delivery is %s after %d", d.State, d.Status)
+	}
+	b.now.add(2 * time.Minute)
+	e = b.reread(e)
+	b.record(e, b.takeOne(e), CallbackResult{Status: 500, Error: "status"})
+	if b.reread(e).Failing == nil {
+		t.Error("its own failure is not counted")
+	}
+	b.now.add(4 * 24 * time.Hour)
+	move("https://newest.example/")
+	e = b.reread(e)
+	if done := b.record(e, b.takeOne(e), CallbackResult{Status: 503, Error: "status"}); done.Disabled != "" || b.reread(e).State != CallbackActive {
+		t.Errorf("switched off by the first try at its new address: %+v", done)
+	}
+	same := "https://newest.example/"
+	failing := *b.reread(e).Failing
+	b.now.add(time.Minute)
+	move(same)
+	if got := b.reread(e).Failing; got == nil || !got.Equal(failing) {
+		t.Errorf("it did not move, and fails since %v, not %v", got, failing)
 	}
 }
 

@@ -4,7 +4,7 @@
 -- ARGV[1] id   ARGV[2] now, ms   ARGV[3] time until which it was taken, ms   ARGV[4] new state   ARGV[5] HTTP status, 0 if none came
 -- ARGV[6] word for what went wrong, "" if nothing   ARGV[7] when it is tried again, ms, or ""   ARGV[8] step of the timetable then
 -- ARGV[9] why the endpoint is switched off at once, or ""   ARGV[10] it is switched off, too, if all has failed since this time, ms;
--- 0 if the failure says nothing of the endpoint
+-- 0 if the failure says nothing of the endpoint   ARGV[11] the endpoint's definition when it was tried
 -- returns "" | "missing" if there is no such endpoint or delivery (any more) | why the endpoint was switched off by this
 local endpoint, due, open, delivery = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, now, lease, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -33,7 +33,7 @@ if state == 'delivered' then
   redis.call('HSET', endpoint, 'ok', now)
   return ''
 end
-if ARGV[9] == '' and ARGV[10] == '0' then return '' end
+if ARGV[9] == '' and ARGV[10] == '0' or redis.call('HGET', endpoint, 'def') ~= ARGV[11] then return '' end
 local failing = redis.call('HGET', endpoint, 'failing')
 if not failing then
   redis.call('HSET', endpoint, 'failing', now)
