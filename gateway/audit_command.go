@@ -146,10 +146,14 @@ func compareMoney(ctx context.Context, store comparedStore, auditor platforms.Au
 			return err
 		}
 		if !there {
-			c.rows = append(c.rows, comparedRow{
+			row := comparedRow{
 				requestID: ref.requestID, order: "-", at: found.At, what: whatOf(found), amount: found.Amount,
 				ours: "-", theirs: theirWord(found), difference: "no such payment request",
-			})
+			}
+			if r := at.request; r != nil { // it is there, as it was before it was paid
+				row.order, row.created, row.ours, row.difference = r.Order.Reference, r.CreatedAt, string(r.Lifecycle), "it knows of no such payment"
+			}
+			c.rows = append(c.rows, row)
 			return nil
 		}
 		k := known[at.request.ID]

@@ -161,6 +161,11 @@ func TestComparison(t *testing.T) {
 		{"somebody else's", audited(conversations.AttemptDeclined), []platforms.Found{paymentFound("6500", "SHOP-1", conversations.OutcomeCaptured)}, "payment 1|ZAR 149.00|declined|-|\n"},
 		{"nobody's", audited(conversations.AttemptDeclined), []platforms.Found{paymentFound("7777", "pr_1k3v9m2x7c1d5f8g4h6j-1", conversations.OutcomeCaptured)},
 			"payment|ZAR 149.00|-|captured|no such payment request\npayment 1|ZAR 149.00|declined|-|\n"},
+		{"forgotten", func() *conversations.PaymentRequest {
+			r := audited(conversations.AttemptDeclined)
+			r.Lifecycle, r.Attempts = conversations.Open, nil
+			return r
+		}(), []platforms.Found{paymentFound("7001", code, conversations.OutcomeCaptured)}, "payment|ZAR 149.00|open|captured|it knows of no such payment\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -1,4 +1,4 @@
-// benchload does for scripts/bench and scripts/bench-outages what a general load client cannot: it makes
+// benchload does for scripts/bench, scripts/bench-outages and scripts/bench-memory what a general load client cannot: it makes
 // customers known, makes payment requests, opens their event streams, commits events and measures how
 // long each takes to arrive; and it lets the simulated providers fail in turn, and
 // measures what the others notice. Against the floor servers it does the same with
@@ -7,6 +7,7 @@
 //	benchload learn   -redis ADDR -merchant ID -senders N [-takeover]
 //	benchload requests -redis ADDR -merchant ID -n N -file FILE
 //	benchload outages -gateway FILE -redis ADDR -dir FOLDER [-duration 1m] [-rate 10]
+//	benchload records -redis ADDR -stage asked|paid|written [-n N]
 //	benchload streams -redis ADDR -url URL [-key API_KEY -requests FILE | -publish http|redis] ...
 //
 // Every result is a line "name value unit".
@@ -30,7 +31,7 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("benchload: ")
 	if len(os.Args) < 2 {
-		log.Fatal("say what to do: learn, requests, streams or outages")
+		log.Fatal("say what to do: learn, requests, records, streams or outages")
 	}
 	limit := 3 * time.Minute
 	if os.Args[1] == "outages" {
@@ -46,12 +47,14 @@ func main() {
 		err = learn(ctx, os.Args[2:])
 	case "requests":
 		err = makeRequests(ctx, os.Args[2:])
+	case "records":
+		err = makeRecords(ctx, os.Args[2:])
 	case "streams":
 		err = measureStreams(ctx, os.Args[2:])
 	case "outages":
 		err = measureOutages(ctx, os.Args[2:])
 	default:
-		err = fmt.Errorf("there is nothing called %q: learn, requests, streams or outages", os.Args[1])
+		err = fmt.Errorf("there is nothing called %q: learn, requests, records, streams or outages", os.Args[1])
 	}
 	if err != nil {
 		log.Fatal(err)
