@@ -147,7 +147,18 @@ func goOnGivingBack(p *paymentTx) {
 		p.r.Reason = "" // a person has to look
 		return
 	}
-	p.giveBackMoney(OperationOrderPaid)
+	p.giveBackMoney(p.r.whyGivenBack())
+}
+
+// whyGivenBack returns the reason of what gives the money that counts back. What
+// the merchant refunds for reasons of its own is not that.
+func (r *PaymentRequest) whyGivenBack() string {
+	for _, o := range slices.Backward(r.Operations) {
+		if r.counts(o) && o.returns() && !o.Elsewhere && (o.Reason != OperationAsked || o.Kind != OperationRefund) {
+			return o.Reason
+		}
+	}
+	return OperationOrderPaid // and it has had to wait until now
 }
 
 // refundInstead follows a void that came too late.
