@@ -34,6 +34,16 @@ func InspectSender(ctx context.Context, o Options, senderID string) (SenderState
 	return state, errors.Join(err, s.rdb.Close())
 }
 
+// InspectCallbacks returns a merchant's callback endpoints, through a client of
+// its own. Like InspectServers it opens no store and writes nothing.
+func InspectCallbacks(ctx context.Context, o Options, merchantID string) ([]CallbackEndpoint, error) {
+	logDriver(o.Log)
+	o = o.withDefaults()
+	s := &Store{rdb: redis.NewUniversalClient(o.universal(inspectPool)), keys: newKeys(o.Prefix, o.Partitions), o: o}
+	endpoints, err := NewCallbacks(s, CallbackOptions{}).Endpoints(ctx, merchantID)
+	return endpoints, errors.Join(err, s.rdb.Close())
+}
+
 // inspectPool is enough for one caller.
 const inspectPool = 2
 

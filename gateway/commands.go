@@ -110,7 +110,7 @@ var commands = slices.Concat([]command{
 		name:     "doctor",
 		synopsis: "--config FILE",
 		short:    "look at what a deployment needs, and say how to mend it",
-		long: "Checks the configuration, the link keys and Redis, asks the messaging companies about each sender, and prints what it\n" +
+		long: "Checks the configuration, the link keys and Redis, asks the payment platforms and the messaging companies, and prints what it\n" +
 			"found. It changes nothing, anywhere.\n" +
 			"The exit code is 1 if a check failed; warnings alone leave it 0.",
 		prepare: doctorCommand,

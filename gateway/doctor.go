@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,21 +61,22 @@ func (s inspectedServers) SenderState(ctx context.Context, senderID string) (con
 
 func doctorCommand(flags *flag.FlagSet) action {
 	load := configFlag(flags)
-	local := flags.Bool("local", false, "ask no messaging company, for a check before each start that must not depend on them")
+	local := flags.Bool("local", false, "ask no messaging company and no payment platform, for a check before each start that must not depend on them")
 	return func(ctx context.Context, p process) error {
 		cfg, err := load(p)
 		if err != nil {
 			return err
 		}
-		adapter := calling(outwardClient())
+		adapter, platform := calling(outwardClient()), callingPlatform(outwardClient())
 		if *local {
-			adapter = nil
+			adapter, platform = nil, nil
 		}
 		servers, err := cfg.Redis.options()
 		if err != nil {
 			return err
 		}
-		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), senderExams(cfg, adapter, inspectedServers(servers))) {
+		exams := slices.Concat(merchantExams(cfg, platform, inspectedServers(servers)), senderExams(cfg, adapter, inspectedServers(servers)))
+		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), exams) {
 			return nil
 		}
 		return errReported
@@ -87,14 +90,15 @@ func doctorChecks(cfg *Config, redis redisInspector) []doctorCheck {
 			return finding{statusOK, countOf(len(cfg.Merchants), "merchant") + ", no problems", ""}
 		}},
 		{"link keys", func(context.Context) finding { return checkLinkKeys(cfg.LinkKeys) }},
+		{"client addresses", func(context.Context) finding { return checkProxies(cfg) }},
 	}
 	return append(checks, redisChecks(cfg, redis)...)
 }
 
 // examine runs the checks in turn and prints each as it ends, then what was
-// found of each sender. It returns whether nothing failed.
-func examine(ctx context.Context, w io.Writer, checks []doctorCheck, senders []senderExam) bool {
-	found := examineSenders(ctx, senders) // begins now, and takes longer than the checks
+// found of each merchant and sender. It returns whether nothing failed.
+func examine(ctx context.Context, w io.Writer, checks []doctorCheck, exams []exam) bool {
+	found := takeExams(ctx, exams) // begins now, and takes longer than the checks
 	r := report{w: w, count: map[checkStatus]int{}}
 	width := 0
 	for _, c := range checks {
@@ -106,8 +110,8 @@ func examine(ctx context.Context, w io.Writer, checks []doctorCheck, senders []s
 		cancel()
 		r.line(c.name, width, f)
 	}
-	for i, s := range senders {
-		r.sender(s.sender, <-found[i])
+	for i, e := range exams {
+		r.exam(e.heading, <-found[i])
 	}
 	return r.sum()
 }
@@ -131,9 +135,9 @@ func (r report) line(name string, width int, f finding) {
 	}
 }
 
-// sender prints what was found of a sender under a heading of its own.
-func (r report) sender(s *SenderConfig, found []namedFinding) {
-	r.printf("\nsender %s (%s at %s, merchant %s)\n", s.ID, s.Channel, s.Provider, s.Merchant.ID)
+// exam prints what was found under a heading of its own.
+func (r report) exam(heading string, found []namedFinding) {
+	r.printf("\n%s\n", heading)
 	width := 0
 	for _, f := range found {
 		width = max(width, len(f.name))
@@ -152,6 +156,21 @@ func (r report) sum() bool {
 
 // printf writes to the person. A terminal that is gone is nobody to tell.
 func (r report) printf(format string, values ...any) { _, _ = fmt.Fprintf(r.w, format, values...) }
+
+// checkProxies looks whether limits that are counted by address can tell
+// customers apart.
+func checkProxies(cfg *Config) finding {
+	host, _, err := net.SplitHostPort(cfg.Listen)
+	switch {
+	case len(cfg.TrustedProxies) > 0:
+		return finding{statusOK, "X-Forwarded-For is believed from " + countOf(len(cfg.TrustedProxies), "network"), ""}
+	case err == nil && isLoopback(host):
+		return finding{statusWarn, "trusted_proxies is empty, and whoever calls on " + cfg.Listen + " is on this machine: behind a proxy all customers have its address",
+			"set trusted_proxies to the proxy's address: card_testing.address_tries counts by it"}
+	}
+	return finding{statusWarn, "trusted_proxies is empty: behind a proxy all customers have its address, and share the tries of card_testing.address_tries",
+		"set trusted_proxies to the proxies' networks; nothing, if customers reach " + cfg.Listen + " directly"}
+}
 
 func checkLinkKeys(c LinkKeysConfig) finding {
 	keys, err := checkout.LoadKeys(c.Files())

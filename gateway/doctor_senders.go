@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -29,11 +30,12 @@ type namedFinding struct {
 	finding
 }
 
-// senderExam is everything that is looked at of one sender, in the order in
-// which it is printed.
-type senderExam struct {
-	sender *SenderConfig
-	parts  []func(context.Context) []namedFinding
+// exam is everything that is looked at of one sender or one merchant, in the
+// order in which it is printed.
+type exam struct {
+	heading string
+	secrets []string // never printed, whoever quotes them
+	parts   []func(context.Context) []namedFinding
 }
 
 // adapterMaker makes the adapter of a sender.
@@ -54,11 +56,12 @@ type senderStates interface {
 // senderExams lists the senders of all merchants with what is looked at.
 // adapter may be nil: then no provider is asked. states may be nil: then what
 // is known in Redis is not looked at.
-func senderExams(cfg *Config, adapter adapterMaker, states senderStates) []senderExam {
-	var exams []senderExam
+func senderExams(cfg *Config, adapter adapterMaker, states senderStates) []exam {
+	var exams []exam
 	for _, m := range cfg.Merchants {
 		for _, s := range m.Senders {
-			exams = append(exams, senderExam{s, []func(context.Context) []namedFinding{
+			heading := fmt.Sprintf("sender %s (%s at %s, merchant %s)", s.ID, s.Channel, s.Provider, s.Merchant.ID)
+			exams = append(exams, exam{heading, secretsOf(s), []func(context.Context) []namedFinding{
 				func(context.Context) []namedFinding { return []namedFinding{lookAtAddress(s)} },
 				func(ctx context.Context) []namedFinding { return lookAtState(ctx, s, states, time.Now()) },
 				func(ctx context.Context) []namedFinding { return askProvider(ctx, s, adapter, examLeave) },
@@ -68,12 +71,12 @@ func senderExams(cfg *Config, adapter adapterMaker, states senderStates) []sende
 	return exams
 }
 
-// examineSenders looks at several senders at a time. Each channel brings the
-// findings of the sender in its place, once.
-func examineSenders(ctx context.Context, senders []senderExam) []chan []namedFinding {
+// takeExams takes several at a time. Each channel brings the findings of the one
+// in its place, once.
+func takeExams(ctx context.Context, exams []exam) []chan []namedFinding {
 	turns := make(chan struct{}, examsAtOnce)
-	found := make([]chan []namedFinding, len(senders))
-	for i, s := range senders {
+	found := make([]chan []namedFinding, len(exams))
+	for i, s := range exams {
 		found[i] = make(chan []namedFinding, 1)
 		go func() {
 			turns <- struct{}{}
@@ -83,7 +86,7 @@ func examineSenders(ctx context.Context, senders []senderExam) []chan []namedFin
 				all = append(all, look(ctx)...)
 			}
 			for f := range all {
-				all[f].finding = withoutSecrets(all[f].finding, s.sender)
+				all[f].finding = withoutSecrets(all[f].finding, s.secrets)
 			}
 			found[i] <- all
 		}()
@@ -93,8 +96,8 @@ func examineSenders(ctx context.Context, senders []senderExam) []chan []namedFin
 
 // withoutSecrets takes out of a finding what nobody but the provider may read.
 // Adapters do not put it there; what they quote of a provider's answer might.
-func withoutSecrets(f finding, s *SenderConfig) finding {
-	for _, secret := range secretsOf(s) {
+func withoutSecrets(f finding, secrets []string) finding {
+	for _, secret := range secrets {
 		f.found = strings.ReplaceAll(f.found, secret, redacted)
 		f.mend = strings.ReplaceAll(f.mend, secret, redacted)
 	}
@@ -107,13 +110,17 @@ func withoutSecrets(f finding, s *SenderConfig) finding {
 const shortestSecret = 6
 
 func secretsOf(s *SenderConfig) []string {
-	var secrets []string
 	r, _ := providerNamed(s.Provider)
+	var secrets []string
 	for _, x := range r.Settings {
 		if v := s.Settings[x.Name]; x.Secret && len(v) >= shortestSecret {
 			secrets = append(secrets, v)
 		}
 	}
+	return longestFirst(secrets)
+}
+
+func longestFirst(secrets []string) []string {
 	// The longest goes first: one may begin with another.
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	return secrets

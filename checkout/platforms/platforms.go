@@ -232,6 +232,30 @@ type Notifying interface {
 	ReadNotification(header func(string) string, body []byte, now time.Time) (Notification, error)
 }
 
+// Finding is one thing that a Checker looked at.
+type Finding struct {
+	Check  string // what was looked at, a few words
+	State  FindingState
+	Detail string // what was found: one sentence, without secrets
+	Mend   string // what to do about it; empty when it is fine
+}
+
+// FindingState is how a finding is judged.
+type FindingState string
+
+// The states of a finding.
+const (
+	FindingOK      FindingState = "ok"
+	FindingWarning FindingState = "warning" // works, and should be looked at
+	FindingWrong   FindingState = "wrong"   // no payment can be made, or none be followed
+)
+
+// Checker is a platform that can be asked whether it is set up right. It changes
+// nothing there. "paythread doctor" prints what it finds.
+type Checker interface {
+	Check(context.Context) []Finding
+}
+
 // Setting describes one value that a platform is configured with. The example
 // and the schema of the configuration are printed from it.
 type Setting struct {

@@ -68,6 +68,9 @@ type Answer struct {
 	Status        int
 	Body          []byte
 	CorrelationID string // CyberSource's v-c-correlation-id, to quote to its support
+	// At is when it was answered, by CyberSource's clock, to the second; zero where
+	// that was not told.
+	At time.Time
 }
 
 // NoAnswerError says that no usable answer came, and whether the call may have
@@ -136,6 +139,7 @@ func (c *Client) Do(ctx context.Context, call Call) (Answer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }() // what was read counts; closing can add nothing
 	answer := Answer{Status: resp.StatusCode, CorrelationID: clean(resp.Header.Get("v-c-correlation-id"))}
+	answer.At, _ = http.ParseTime(resp.Header.Get("Date")) // zero, as said
 	answer.Body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err == nil && len(answer.Body) > maxAnswer {
 		err = ErrAnswerTooLarge

@@ -108,6 +108,7 @@ var (
 	_ platforms.TimeoutReverser = (*Platform)(nil)
 	_ platforms.Auditor         = (*Platform)(nil)
 	_ platforms.Notifying       = (*Platform)(nil)
+	_ platforms.Checker         = (*Platform)(nil)
 )
 
 // New returns the platform, or one error that names all that is wrong with its
