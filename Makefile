@@ -57,6 +57,7 @@ image-plain: ## the Dockerfile's steps without an engine, and a look at what com
 # types come through the Go module proxy.
 .PHONY: chart
 chart: ## lint, render and decode the Helm chart, and see it fail on planted mistakes
+	@scripts/install-test-tools
 	cd scripts/chartcheck && go vet . && go test -timeout 9m .
 
 .PHONY: help
