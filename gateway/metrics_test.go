@@ -22,6 +22,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"go.yaml.in/yaml/v3"
 
+	"paythread/conversations"
 	"paythread/simulator"
 )
 
@@ -364,6 +365,33 @@ func dashboardQueries(t *testing.T) map[string]string {
 		}
 	}
 	return queries
+}
+
+// TestBehindFeed: a reader is behind for as long as it has not come to where the
+// feed ended when it was last in step, and an unknown end does not excuse it.
+func TestBehindFeed(t *testing.T) {
+	t.Parallel()
+	at := func(ms int64) conversations.Cursor { return conversations.Cursor{{Ms: ms}, {Ms: 1}} }
+	began := time.Unix(1700000000, 0)
+	var b behindFeed
+	for i, c := range []struct {
+		place, end conversations.Cursor
+		second     int
+		want       int
+	}{
+		{nil, at(5), 0, 0},    // the reader has not begun
+		{at(5), at(5), 1, 0},  // in step
+		{at(5), at(9), 2, 0},  // an event has just come
+		{at(5), at(12), 4, 2}, // and is not read
+		{at(5), nil, 6, 4},    // nor while Redis does not answer
+		{at(9), at(12), 7, 0}, // it has come to where the feed ended, and is behind anew
+		{at(9), at(12), 9, 2},
+		{at(12), at(12), 10, 0},
+	} {
+		if got := b.measure(c.place, c.end, began.Add(time.Duration(c.second)*time.Second)); got != time.Duration(c.want)*time.Second {
+			t.Errorf("look %d: behind for %v, want %d s", i+1, got, c.want)
+		}
+	}
 }
 
 // emptyInCalm are operands of rules that give nothing while all is well.
