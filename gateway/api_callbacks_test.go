@@ -172,6 +172,9 @@ func TestCallbackEndpointsAreChecked(t *testing.T) {
 		`{"url":"https://[::ffff:169.254.169.254]/"}`:                              "url",
 		`{"url":"https://user:pw@erp.example.com/"}`:                               "url",
 		`{"url":"https://erp.example.com/","events":["payment_request.*","Paid"]}`: "events[1]",
+		`{"url":"https://erp.example.com/","events":["payment_request.payd"]}`:     "events[0]",
+		`{"url":"https://erp.example.com/","events":["payment*"]}`:                 "events[0]",
+		`{"url":"https://erp.example.com/","events":["reset"]}`:                    "events[0]",
 		`{}`: "url",
 	} {
 		b.callback("POST", "", "", body).problem(t, 422, "invalid", "", field)

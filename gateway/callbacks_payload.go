@@ -3,6 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"paythread/conversations"
@@ -184,6 +187,19 @@ const (
 	settingsChanged  = "merchant.settings_changed"
 	callbackReset    = "reset"
 )
+
+// callbackTypes returns the types that an endpoint may name. Those without a dot
+// go to every endpoint.
+var callbackTypes = sync.OnceValue(func() []string {
+	types := []string{callbackCreated, callbackUpdated, callbackDeleted, callbackDisabled, callbackTest, settingsChanged}
+	for kind := range eventTexts {
+		if kind, _, because := strings.Cut(kind, "."); !because {
+			types = append(types, "payment_request."+kind)
+		}
+	}
+	slices.Sort(types)
+	return types
+})
 
 func endpointData(e conversations.CallbackEndpoint) CallbackEndpointData {
 	d := CallbackEndpointData{MerchantID: e.MerchantID, ID: e.ID, Host: callbackHost(e.URL), Events: e.Events, State: e.State, Reason: e.Reason}
