@@ -69,7 +69,7 @@ func renderRelease(name, dir string, values map[string]any) (rendered, error) {
 		return rendered{}, err
 	}
 	if !chartutil.IsCompatibleRange(loaded.Metadata.KubeVersion, version.Version) {
-		return rendered{}, fmt.Errorf("Chart.yaml wants Kubernetes %s, and not %s", loaded.Metadata.KubeVersion, version.Version)
+		return rendered{}, fmt.Errorf("the chart wants Kubernetes %s, and not %s", loaded.Metadata.KubeVersion, version.Version)
 	}
 	release := chartutil.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}
 	capabilities := chartutil.DefaultCapabilities.Copy()

@@ -63,7 +63,7 @@ func build(ctx context.Context, text, from, dir, version string) (*stage, error)
 		}
 	}
 	if b.now == nil {
-		return nil, errors.New("Dockerfile: has no FROM")
+		return nil, errors.New("the Dockerfile has no FROM")
 	}
 	return b.now, nil
 }
