@@ -223,6 +223,7 @@ var floatRules = []floatRule{
 	{"gateway/api_docs.go", "the bounds of a schema in the API's description"},
 	{"gateway/api_senders.go", "rates of messages"},
 	{"gateway/callbacks_send.go", "seconds in a metric"},
+	{"gateway/reload.go", "counts in a metric"},
 	{"gateway/sse.go", "seconds in a metric"},
 	{"gateway/dispatcher_retry.go", "waits that grow"},
 	{"gateway/dispatcher_sender.go", "rates of messages"},

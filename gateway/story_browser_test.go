@@ -143,6 +143,7 @@ func (d *drama) paysByWhatsApp() {
 	d.customer.returns()
 	d.customer.sees("View receipt")
 	d.customer.picture("phone-whatsapp-receipt")
+	d.agent.sees("The customer has read the receipt message.") // the last news: nothing moves under the hand any more
 	d.agent.presses("All events")
 	d.agent.sees("The customer has looked at the receipt.")
 }
