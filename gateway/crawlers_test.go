@@ -34,7 +34,8 @@ const lookOn = 10 * time.Second
 // nothing is logged, nothing changes, and no company is called.
 func TestFetchingChangesNothing(t *testing.T) {
 	t.Parallel()
-	s := newRig(t, aSingleRedis(t))
+	// The audit would search the platform meanwhile, by itself.
+	s := newRig(t, aSingleRedis(t), func(o *rigOptions) { o.Env["AUDIT_EVERY"] = "0s" })
 	s.startGateway()
 	id, err := s.ask(asked{Order: "1042", Phone: demoCustomer, Channel: "whatsapp", Amount: "149.00"})
 	s.must(err)
