@@ -83,7 +83,10 @@ func newTillBench(t *testing.T, p *till) *tillBench {
 	t.Helper()
 	b := &tillBench{dispatchBench: newDispatchBench(t, newCompany(takesAll), newCompany(takesAll)), till: p}
 	timings := &b.options.Timings
-	timings.SendWithin, timings.RecoverAfter, timings.AskAfter = 300*time.Millisecond, 400*time.Millisecond, []time.Duration{600 * time.Millisecond, 900 * time.Millisecond}
+	timings.SendWithin, timings.RecoverAfter = 300*time.Millisecond, 400*time.Millisecond
+	for step := 600 * time.Millisecond; step < longestWait; step = step * 3 / 2 { // a busy machine may miss the first ones
+		timings.AskAfter = append(timings.AskAfter, step)
+	}
 	timings.RetryOperationIn, timings.CallLife = 20*time.Millisecond, 20*time.Millisecond
 	b.store = b.connect()
 	b.dispatcher = b.start("a", func(d *dispatcher) {

@@ -348,7 +348,6 @@ func (b *outcomesBench) decide(p *playedCharge, accept bool) {
 			b.t.Errorf("%s: %s is not under review", p.answer, made.ID)
 		}
 	}
-	b.world.CyberSource.Index()
 }
 
 // finish waits for every end. First everything settles by itself; then what
