@@ -145,7 +145,9 @@ func (c *Client) Do(ctx context.Context, call Call) (Answer, error) {
 		err = ErrAnswerTooLarge
 	}
 	level := slog.LevelDebug
-	if err != nil || answer.Status >= 300 {
+	// What was looked up and does not show yet is what a search lag looks like.
+	notYet := call.Method == http.MethodGet && answer.Status == http.StatusNotFound
+	if err != nil || answer.Status >= 300 && !notYet {
 		level = slog.LevelWarn
 	}
 	c.log.Log(ctx, level, "cybersource call answered", "method", call.Method, "path", call.Path,
