@@ -18,6 +18,8 @@ type State struct {
 	// is no such thing any more.
 	Requests map[string]*PaymentRequest
 	Messages map[string]*Message
+
+	newer map[string]bool // ids of what has fields that this version does not know
 }
 
 // Effects are what follows from an event, as values. They are committed with

@@ -765,6 +765,9 @@ func (t *tx) timerFired(timer Timer) error {
 		return t.messageDue(timer)
 	case TimerFollowUp:
 		return t.followUpDue(timer)
+	case TimerWindow, TimerAttempt, TimerOperation:
+	default:
+		return fmt.Errorf("conversations: a timer of kind %q, which a newer version may know", clip(string(timer.Kind), 20))
 	}
 	r := t.request(timer.ID)
 	if r == nil {
@@ -801,8 +804,6 @@ func (t *tx) timerFired(timer Timer) error {
 			return t.onAttempt(r.ID, a.N, ReviewOver, Result{})
 		}
 		return t.onAttempt(r.ID, a.N, AnswerOverdue, Result{})
-	case TimerOperation:
-		return t.operationDue(r, timer)
 	}
-	return Invalid("kind", "%q is not a timer", clip(string(timer.Kind), 20))
+	return t.operationDue(r, timer)
 }

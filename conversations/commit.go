@@ -99,17 +99,26 @@ func (c *commit) build() (string, error) {
 	for _, d := range c.known.ids() {
 		c.key(s.documentKey(p, d))
 	}
-	state, err := json.Marshal(c.changed.Contact)
+	state, err := c.text(id, c.known.state, c.changed.Contact, &Contact{})
 	if err != nil {
 		return "", fmt.Errorf("conversations: writing a contact: %w", err)
 	}
-	c.next = &knownContact{id: id, state: string(state), documents: maps.Clone(c.known.documents)}
+	c.next = &knownContact{id: id, state: state, documents: maps.Clone(c.known.documents)}
 	if err := c.buildDocuments(); err != nil {
 		return "", err
 	}
 	c.buildUnsettled()
 	c.buildEffects()
-	return string(state), c.buildEvents(merchantID)
+	return state, c.buildEvents(merchantID)
+}
+
+// text returns what is to be written of a document. blank is an empty one.
+func (c *commit) text(id string, was document, thing, blank any) (document, error) {
+	b, err := json.Marshal(thing)
+	if err != nil || !c.before.newer[id] {
+		return string(b), err
+	}
+	return withNewer(was, b, blank)
 }
 
 // key returns the place of a key in KEYS, adding it.
@@ -126,12 +135,11 @@ func (c *commit) do(op ...any) { c.ops = append(c.ops, op...) }
 
 func (c *commit) buildDocuments() error {
 	keep := c.s.o.Retention
-	write := func(id string, thing any, lifetime time.Duration) error {
-		b, err := json.Marshal(thing)
+	write := func(id string, thing, blank any, lifetime time.Duration) error {
+		text, err := c.text(id, c.known.documents[id], thing, blank)
 		if err != nil {
 			return fmt.Errorf("conversations: writing %s: %w", id, err)
 		}
-		text := string(b)
 		if text != c.known.documents[id] {
 			c.do("set", c.key(c.s.documentKey(c.p, id)), text, ms(lifetime))
 			c.next.documents[id] = text
@@ -139,7 +147,7 @@ func (c *commit) buildDocuments() error {
 		return nil
 	}
 	for id, r := range c.changed.Requests {
-		if err := write(id, r, keep.Money); err != nil {
+		if err := write(id, r, &PaymentRequest{}, keep.Money); err != nil {
 			return err
 		}
 		if c.known.documents[id] == "" {
@@ -148,7 +156,7 @@ func (c *commit) buildDocuments() error {
 	}
 	var talked time.Time // the newest of the messages that are new
 	for id, m := range c.changed.Messages {
-		if err := write(id, m, keep.Chats); err != nil {
+		if err := write(id, m, &Message{}, keep.Chats); err != nil {
 			return err
 		}
 		if c.known.documents[id] == "" {
@@ -328,7 +336,7 @@ func (s *Store) masterConn(ctx context.Context, key string) (*redis.Conn, error)
 		if err != nil {
 			return nil, err
 		}
-		return node.Conn(), nil
+		return s.watchOwn(node.Conn()), nil
 	case *redis.Client:
 		return c.Conn(), nil
 	}

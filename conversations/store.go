@@ -430,7 +430,7 @@ func (s *Store) state(k *knownContact) (State, error) {
 	state := State{Timings: s.o.Timings, Requests: map[string]*PaymentRequest{}, Messages: map[string]*Message{}}
 	if k.state != "" {
 		state.Contact = &Contact{}
-		if err := json.Unmarshal([]byte(k.state), state.Contact); err != nil {
+		if err := state.noteNewer(k.id, readDocument(k.state, state.Contact)); err != nil {
 			return State{}, fmt.Errorf("conversations: reading contact %s: %w", k.id, err)
 		}
 		state.Merchant, _ = s.Merchant(state.Contact.MerchantID)
@@ -445,9 +445,13 @@ func (s *Store) state(k *knownContact) (State, error) {
 
 func decodeInto(state *State, id string, text document) error {
 	if len(id) > len(requestPrefix) && id[:len(requestPrefix)] == requestPrefix {
-		r, err := decodeRequest(text)
+		if text == "" || text == tombstone {
+			state.Requests[id] = nil
+			return nil
+		}
+		r := &PaymentRequest{}
 		state.Requests[id] = r
-		return err
+		return state.noteNewer(id, readDocument(text, r))
 	}
 	if text == "" {
 		state.Messages[id] = nil
@@ -455,7 +459,7 @@ func decodeInto(state *State, id string, text document) error {
 	}
 	m := &Message{}
 	state.Messages[id] = m
-	return json.Unmarshal([]byte(text), m)
+	return state.noteNewer(id, readDocument(text, m))
 }
 
 // tombstone stands where a payment request was chosen but never made.

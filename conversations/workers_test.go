@@ -249,7 +249,7 @@ func TestTimers(t *testing.T) {
 				t.Errorf("an early timer: %+v, %v", a, err)
 			}
 			foreign := Timer{Kind: TimerWindow, ContactID: "c_zzz", ID: "x"}
-			for _, member := range []string{"nonsense", foreign.member(), "odd/" + r.ContactID + "/x/1"} {
+			for _, member := range []string{"nonsense", foreign.member(), "window/" + r.ContactID + "/x/1"} {
 				if err := s.rdb.ZAdd(t.Context(), s.keys.timers(p), redis.Z{Score: 1, Member: member}).Err(); err != nil {
 					t.Fatal(err)
 				}

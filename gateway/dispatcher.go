@@ -73,7 +73,8 @@ func (d *dispatcher) Work(ctx context.Context, e conversations.OutboxEntry, by c
 	case conversations.OutboxHolder:
 		return d.store.TellHolder(ctx, e, by.EntryID)
 	}
-	return fmt.Errorf("outbox entry of kind %q: %w", e.Kind, conversations.ErrPoison)
+	// Beside a newer version it is left to that one, which claims it in its turn.
+	return fmt.Errorf("outbox entry of kind %q, which a newer version may know", e.Kind)
 }
 
 // send waits until the sender may send, moves the message to sending, calls the

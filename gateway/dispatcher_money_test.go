@@ -223,6 +223,9 @@ func TestOperateWithoutAPlatform(t *testing.T) {
 			t.Errorf("%s: %v", operation, err)
 		}
 	}
+	if err := d.Work(t.Context(), conversations.OutboxEntry{Kind: "newer"}, conversations.Delivery{}); err == nil || errors.Is(err, conversations.ErrPoison) {
+		t.Errorf("what a newer version may know is not left to it: %v", err)
+	}
 	for _, kind := range []conversations.OperationKind{conversations.OperationCapture, conversations.OperationRefund, conversations.OperationReversal, conversations.OperationVoid} {
 		if followOn(d.platforms()["acme"], kind) != nil || followOn(b.till, kind) == nil {
 			t.Errorf("%s: a platform that cannot do it has a call, or one that can has none", kind)
