@@ -150,6 +150,15 @@ func (s *Store) watchRedis() {
 	s.blocking.AddHook(redisWatch{tell: s.o.ObserveRedis, blocking: true})
 }
 
+// watchOwn has the calls of a connection of one's own told. Only that of a plain
+// client brings its client's hooks along; a node of a cluster has none.
+func (s *Store) watchOwn(conn *redis.Conn) *redis.Conn {
+	if s.o.ObserveRedis != nil {
+		conn.AddHook(redisWatch{tell: s.o.ObserveRedis})
+	}
+	return conn
+}
+
 // RedisPool is how the connections of one of the store's two pools stand, over
 // all nodes. Counts are since the start.
 type RedisPool struct {

@@ -14,6 +14,7 @@ type watcher struct {
 	commits []Committed
 	calls   map[RedisClass]int
 	failed  int
+	waits   int // calls of class other that took about as long as WAIT does
 }
 
 func (w *watcher) commit(c Committed) {
@@ -32,6 +33,18 @@ func (w *watcher) call(c RedisCall) {
 	if c.Failed {
 		w.failed++
 	}
+	if c.Class == RedisOther && c.Took > waitFor/2 {
+		w.waits++
+	}
+}
+
+// told returns the calls since it was last asked.
+func (w *watcher) told() map[RedisClass]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	calls := w.calls
+	w.calls = nil
+	return calls
 }
 
 // unsettledThings leaves an attempt and a refund whose outcomes are not known,
@@ -171,5 +184,54 @@ func TestFailedCallsAreTold(t *testing.T) {
 	}
 	if w.failed != 1 {
 		t.Errorf("%d calls failed, want the one that had no time", w.failed)
+	}
+}
+
+// TestCommitsWithReplicasAreTold: a commit of money that waits for replicas is
+// one script and one question, on a connection of its own, and both are told on
+// every kind of Redis, once.
+func TestCommitsWithReplicasAreTold(t *testing.T) {
+	t.Parallel()
+	for name, options := range backends {
+		if name == "embedded" { // it knows no WAIT
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t)
+			s := open(t, o)
+			r := made(t, s, asked("1", "0821234567"))
+			did(t, s, r.ContactID, LinkOpened{r.ID})
+			var w watcher
+			o.WaitReplicas, o.ObserveRedis = 1, w.call // there is none
+			strict := open(t, o)
+			w.told()
+			if _, err := strict.Apply(t.Context(), r.ContactID, AttemptStarted{RequestID: r.ID, TokenExpiresAt: s.Now()}, Once{}); err != ErrTooFewReplicas {
+				t.Errorf("without a replica: %v", err)
+			}
+			// Scripts are called elsewhere too, WAIT on this connection only; the
+			// clock is asked after now and then.
+			if calls := w.told(); calls[RedisScript] == 0 || w.waits == 0 {
+				t.Errorf("told of %v, of them %d of a second", calls, w.waits)
+			}
+		})
+	}
+}
+
+// TestDepthIsOneCall: a scrape's question after the outbox costs one way to
+// Redis, however many partitions there are.
+func TestDepthIsOneCall(t *testing.T) {
+	t.Parallel()
+	var w watcher
+	o := serverOptions(t)
+	o.ObserveRedis = w.call
+	s := open(t, o)
+	made(t, s, asked("1", "0821234567"))
+	w.told()
+	if depth, oldest, err := s.OutboxDepth(t.Context()); depth != 1 || oldest < 0 || err != nil {
+		t.Errorf("%d entries, the oldest of %v, %v", depth, oldest, err)
+	}
+	if calls := w.told(); calls[RedisPipeline] != 1 || calls[RedisRead] != 0 {
+		t.Errorf("it made the calls %v", calls)
 	}
 }

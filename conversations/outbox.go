@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -342,24 +343,21 @@ func (o *OutboxReader) park(ctx context.Context, t taken, why error) {
 }
 
 // OutboxDepth returns how many entries wait or are being worked, and the age
-// of the oldest, zero if there is none.
+// of the oldest, zero if there is none. It asks for all partitions at once.
 func (s *Store) OutboxDepth(ctx context.Context) (int64, time.Duration, error) {
+	pipe := s.rdb.Pipeline()
+	counts, firsts := make([]*redis.IntCmd, s.o.Partitions), make([]*redis.XMessageSliceCmd, s.o.Partitions)
+	for p := range counts {
+		counts[p], firsts[p] = pipe.XLen(ctx, s.keys.outbox(p)), pipe.XRangeN(ctx, s.keys.outbox(p), "-", "+", 1)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return 0, 0, Unavailable(fmt.Errorf("count the outbox: %w", err))
+	}
 	var depth int64
 	var oldest time.Duration
-	for p := range s.o.Partitions {
-		n, err := s.rdb.XLen(ctx, s.keys.outbox(p)).Result()
-		if err != nil {
-			return 0, 0, Unavailable(err)
-		}
-		depth += n
-		if n == 0 {
-			continue
-		}
-		first, err := s.rdb.XRangeN(ctx, s.keys.outbox(p), "-", "+", 1).Result()
-		if err != nil {
-			return 0, 0, Unavailable(err)
-		}
-		for _, m := range first {
+	for p := range counts {
+		depth += counts[p].Val()
+		for _, m := range firsts[p].Val() {
 			oldest = max(oldest, s.Now().Sub(streamTime(m.ID)))
 		}
 	}
