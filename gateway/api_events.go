@@ -42,7 +42,7 @@ func (a *api) showRequestEvents(c *fiber.Ctx) (err error) {
 	if stream, err := wantsStream(c); err != nil {
 		return err
 	} else if stream {
-		return a.streams.serveRequestEvents(c, r, who.streamOptions(c))
+		return a.streams.serveRequestEvents(c, r, a.streamOptions(who, c))
 	}
 	limit, err := limitOf(c)
 	if err != nil {
@@ -75,7 +75,7 @@ func (a *api) showMerchantEvents(c *fiber.Ctx) (err error) {
 	if stream, err := wantsStream(c); err != nil {
 		return err
 	} else if stream {
-		return a.streams.serveMerchantEvents(c, who.merchant.ID, who.streamOptions(c))
+		return a.streams.serveMerchantEvents(c, who.merchant.ID, a.streamOptions(who, c))
 	}
 	limit, err := limitOf(c)
 	if err != nil {
@@ -132,10 +132,17 @@ func limitOf(c *fiber.Ctx) (int, error) {
 }
 
 // streamOptions are what a stream carries over from its call.
-func (c *call) streamOptions(f *fiber.Ctx) streamOptions {
-	o := streamOptions{Header: c.cors, LastEventID: strings.Clone(f.Get("Last-Event-ID"))}
-	if c.session != nil {
-		o.Until = c.session.ExpiresAt.Time
+func (a *api) streamOptions(who *call, f *fiber.Ctx) streamOptions {
+	authorization, origin := strings.Clone(f.Get(fiber.HeaderAuthorization)), strings.Clone(f.Get(fiber.HeaderOrigin))
+	o := streamOptions{Header: who.cors, LastEventID: strings.Clone(f.Get("Last-Event-ID")), Caller: streamCaller{
+		id: who.secret, most: a.config().Events.StreamsPerKey,
+		still: func() bool {
+			now, err := a.admit(authorization, origin)
+			return err == nil && now.merchant.ID == who.merchant.ID
+		},
+	}}
+	if who.session != nil {
+		o.Until, o.Caller.most = who.session.ExpiresAt.Time, a.config().Events.StreamsPerToken
 	}
 	return o
 }

@@ -234,6 +234,7 @@ func (a *App) followKeys(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			a.reloadKeys()
+			a.streams.recheck() // tokens are signed with keys that come from these
 		}
 	}
 }

@@ -21,11 +21,12 @@ const callWithin = 15 * time.Second
 // call is what is known of a call of the API before its handler runs.
 type call struct {
 	merchant *MerchantConfig
-	keyName  string         // of an API key
-	session  *sessionClaims // nil for an API key
-	cors     [][2]string    // headers for the answer, for streams, which write their own
-	key      string         // Idempotency-Key
-	hash     string         // of method, path and canonical body
+	keyName  string            // of an API key
+	session  *sessionClaims    // nil for an API key
+	secret   [sha256.Size]byte // digest of the key or token, however the header was written
+	cors     [][2]string       // headers for the answer, for streams, which write their own
+	key      string            // Idempotency-Key
+	hash     string            // of method, path and canonical body
 }
 
 type callKey struct{}
@@ -99,12 +100,9 @@ func (a *api) enter(c *fiber.Ctx) (err error) {
 	if c.Method() == fiber.MethodOptions {
 		return a.preflight(c)
 	}
-	who, err := a.authenticate(c.Get(fiber.HeaderAuthorization))
+	who, err := a.admit(c.Get(fiber.HeaderAuthorization), c.Get(fiber.HeaderOrigin))
 	if err != nil {
 		return err
-	}
-	if origin := c.Get(fiber.HeaderOrigin); origin != "" && !mayCallFrom(who.merchant, origin) {
-		return newProblem(codeForbidden, "origin_not_allowed", "the merchant does not allow calls from this origin; add it to allowed_origins")
 	}
 	if who.key, err = idempotencyKey(c); err != nil {
 		return err
@@ -123,6 +121,18 @@ func (a *api) enter(c *fiber.Ctx) (err error) {
 	return c.Next()
 }
 
+// admit says who is calling, and refuses who may not call from there.
+func (a *api) admit(authorization, origin string) (*call, error) {
+	who, err := a.authenticate(authorization)
+	if err != nil {
+		return nil, err
+	}
+	if origin != "" && !mayCallFrom(who.merchant, origin) {
+		return nil, newProblem(codeForbidden, "origin_not_allowed", "the merchant does not allow calls from this origin; add it to allowed_origins")
+	}
+	return who, nil
+}
+
 // authenticate says whose API key or agent session token a call carries.
 func (a *api) authenticate(header string) (*call, error) {
 	scheme, token, _ := strings.Cut(header, " ")
@@ -130,8 +140,9 @@ func (a *api) authenticate(header string) (*call, error) {
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return nil, &conversations.Error{Code: conversations.CodeUnauthorized, Message: "send an API key or an agent session token: Authorization: Bearer ..."}
 	}
+	secret := sha256.Sum256([]byte(token))
 	if caller, ok := a.config().Caller(token); ok {
-		return &call{merchant: caller.Merchant, keyName: caller.Key}, nil
+		return &call{merchant: caller.Merchant, keyName: caller.Key, secret: secret}, nil
 	}
 	claims, err := a.sessions.Verify(token)
 	if err != nil {
@@ -141,7 +152,7 @@ func (a *api) authenticate(header string) (*call, error) {
 	if !ok {
 		return nil, &conversations.Error{Code: conversations.CodeUnauthorized, Message: "the merchant of this agent session is not served here any more"}
 	}
-	return &call{merchant: merchant, session: claims}, nil
+	return &call{merchant: merchant, session: claims, secret: secret}, nil
 }
 
 // corsHeaders are those that allowOrigin may set.

@@ -145,8 +145,10 @@ type AgentSessionsConfig struct {
 
 // EventsConfig is how events are streamed to agents.
 type EventsConfig struct {
-	Heartbeat time.Duration
-	Queue     int
+	Heartbeat       time.Duration
+	Queue           int
+	StreamsPerToken int // open at a time in one process
+	StreamsPerKey   int // the same
 }
 
 // DispatcherConfig is how messages are sent.

@@ -20,6 +20,7 @@ import (
 const (
 	codeForbidden conversations.Code = "forbidden"
 	codeMismatch  conversations.Code = "idempotency_mismatch"
+	codeTooMany   conversations.Code = "too_many"
 	codeInternal  conversations.Code = "internal"
 )
 
@@ -40,6 +41,7 @@ var problemKinds = []problemKind{
 	{conversations.CodeConflict, 409, "Refused by the state", "The state does not allow it now; the reason says which: for example processing, superseded, opted_out, order_held, beyond_refundable, refundable_changed, or the lifecycle that the payment request is in."},
 	{conversations.CodeExpired, 410, "Expired", "It was allowed once and its time has passed."},
 	{codeMismatch, 422, "Idempotency-Key used before", "The Idempotency-Key was used before with another request. Use a new key for a new request."},
+	{codeTooMany, 429, "Too many at a time", "The caller has as many of these under way as it may: with the reason too_many_streams, event streams. Try again after the seconds in Retry-After, when some have ended."},
 	{conversations.CodeUnavailable, 503, "Not available now", "Something that is needed does not answer. Try again after the seconds in Retry-After, with the same Idempotency-Key."},
 	{codeInternal, 500, "Internal error", "A fault on our side; it was logged."},
 }
@@ -60,7 +62,7 @@ type Problem struct {
 	Title  string             `json:"title" example:"The request is not valid" doc:"The kind of problem in words."`
 	Status int                `json:"status" example:"422" doc:"The HTTP status."`
 	Detail string             `json:"detail" example:"total: the total is zero; there is nothing to pay" doc:"What is wrong this time, for a person."`
-	Code   conversations.Code `json:"code" enum:"invalid,unauthorized,forbidden,not_found,conflict,expired,idempotency_mismatch,unavailable,internal" example:"invalid" doc:"The kind of problem, for programs."`
+	Code   conversations.Code `json:"code" enum:"invalid,unauthorized,forbidden,not_found,conflict,expired,idempotency_mismatch,too_many,unavailable,internal" example:"invalid" doc:"The kind of problem, for programs."`
 	Reason string             `json:"reason,omitempty" example:"token_expired" doc:"A stable word that says more than the code."`
 	Errors []FieldProblem     `json:"errors,omitempty" doc:"Each field that is wrong."`
 
@@ -96,7 +98,7 @@ const problemType = "application/problem+json"
 // GetHeaders is asked by huma for a handler's error.
 func (p *Problem) GetHeaders() http.Header {
 	h := http.Header{}
-	if p.Status == http.StatusServiceUnavailable {
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
 		h.Set("Retry-After", retryAfter)
 	}
 	if p.Status == http.StatusUnauthorized {

@@ -161,8 +161,9 @@ func (a *App) follow(read func() (*Config, contents, error), was contents, asked
 	a.workers = append(a.workers, worker{"configuration", r.Run})
 }
 
-// reload takes over a checked configuration. No stream, webhook or charge
-// notices: each works with what was live when it began.
+// reload takes over a checked configuration. No webhook or charge notices: each
+// works with what was live when it began. Streams go on, but for those of an
+// API key, merchant or origin that was taken out.
 func (a *App) reload(next *Config) (reloaded, error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
@@ -193,6 +194,7 @@ func (a *App) reload(next *Config) (reloaded, error) {
 	}
 	a.reloadKeys()
 	a.callbacks.reconfigure()
+	a.streams.recheck()
 	done.Merchants, done.Senders = changedMerchants(before.config, next), changedKeys(before.sendersMade(), now.sendersMade())
 	return done, nil
 }

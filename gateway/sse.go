@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"log/slog"
 	"net"
@@ -42,7 +43,8 @@ type streams struct {
 	all        map[*stream]struct{}
 	byRequest  map[string]map[*stream]struct{}
 	byMerchant map[string]map[*stream]struct{}
-	place      conversations.Cursor // after the last entry that was handed on
+	byCaller   map[[sha256.Size]byte]int // how many streams each has
+	place      conversations.Cursor      // after the last entry that was handed on
 }
 
 // streamOptions are what a handler knows of a stream that it hands over.
@@ -50,6 +52,7 @@ type streamOptions struct {
 	Header      [][2]string // to carry over into the answer, such as those of CORS
 	Until       time.Time   // end of the token, zero for none
 	LastEventID string
+	Caller      streamCaller
 }
 
 const (
@@ -70,6 +73,7 @@ func newStreams(store *conversations.Store, heartbeat time.Duration, queue int, 
 		store: store, heartbeat: heartbeat, queue: queue, text: text, log: log, metrics: newStreamMetrics(r),
 		ready: make(chan struct{}), closing: make(chan struct{}), due: dueStreams{wake: make(chan struct{}, streamWriters)},
 		all: map[*stream]struct{}{}, byRequest: map[string]map[*stream]struct{}{}, byMerchant: map[string]map[*stream]struct{}{},
+		byCaller: map[[sha256.Size]byte]int{},
 	}
 }
 
@@ -155,6 +159,10 @@ func (s *streams) serve(c *fiber.Ctx, st *stream, o streamOptions, replay func()
 		}
 		return nil
 	}
+	if s.full(o.Caller) {
+		return errTooManyStreams(o.Caller.most)
+	}
+	st.caller = o.Caller
 	st.endAt(o.Until)
 	head := append([]byte(nil), "HTTP/1.1 200 OK\r\nDate: "+time.Now().UTC().Format(http.TimeFormat)+"\r\n"...)
 	for _, h := range slices.Concat(streamHeaders, o.Header) {
@@ -166,10 +174,11 @@ func (s *streams) serve(c *fiber.Ctx, st *stream, o streamOptions, replay func()
 	c.Context().Hijack(func(conn net.Conn) {
 		st.conn = socketOf(conn)
 		if !s.add(st) {
-			_ = st.conn.Close() // streams have ended meanwhile
+			_ = st.conn.Close() // streams have ended meanwhile, or others of the caller's were quicker
 			return
 		}
-		if !st.begin(head, replay) {
+		// Of what was revoked since the call was let in, recheck did not know.
+		if !st.caller.in() || !st.begin(head, replay) {
 			s.remove(st)
 			return
 		}
@@ -224,9 +233,10 @@ func (s *streams) awaitReady() error {
 func (s *streams) add(st *stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || s.fullLocked(st.caller) {
 		return false
 	}
+	s.countLocked(st.caller, 1)
 	s.added++
 	st.group = s.added % beats
 	s.all[st] = struct{}{}
@@ -243,6 +253,7 @@ func (s *streams) remove(st *stream) {
 	st.cut()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.countLocked(st.caller, -1)
 	delete(s.all, st)
 	if st.requestID != "" {
 		leave(s.byRequest, st.requestID, st)

@@ -38,6 +38,7 @@ type stream struct {
 	requestID  string // of a payment request's stream
 	merchantID string // of a merchant's
 	until      time.Time
+	caller     streamCaller
 	group      int // of heartbeats
 
 	mu     sync.Mutex

@@ -104,6 +104,7 @@ type streamServerOptions struct {
 	queue     int
 	until     time.Time
 	header    [][2]string
+	caller    streamCaller
 	keep      bool // sockets, as the gateway does
 	idle      bool // the hub does not run
 }
@@ -122,7 +123,7 @@ func startStreams(t *testing.T, s *conversations.Store, o streamServerOptions) *
 	app := fiber.New(fiber.Config{DisableStartupMessage: true, Immutable: true, ErrorHandler: problemHandler(log)})
 	app.Server().KeepHijackedConns = o.keep
 	options := func(c *fiber.Ctx) streamOptions {
-		return streamOptions{Header: o.header, Until: o.until, LastEventID: c.Get("Last-Event-ID")}
+		return streamOptions{Header: o.header, Until: o.until, LastEventID: c.Get("Last-Event-ID"), Caller: o.caller}
 	}
 	app.Get("/requests/:id", func(c *fiber.Ctx) error {
 		r, err := s.Request(c.Context(), c.Params("id"))
@@ -205,7 +206,10 @@ func listen(t *testing.T, url, lastID string) *listener {
 	return l
 }
 
-func tryListen(url, lastID string) (*listener, error) {
+func tryListen(url, lastID string) (*listener, error) { return tryListenAs(url, lastID, "") }
+
+// tryListenAs is tryListen with an API key or token.
+func tryListenAs(url, lastID, key string) (*listener, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), streamWait)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -215,6 +219,9 @@ func tryListen(url, lastID string) (*listener, error) {
 	r.Header.Set("Accept", "text/event-stream")
 	if lastID != "" {
 		r.Header.Set("Last-Event-ID", lastID)
+	}
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
 	}
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
