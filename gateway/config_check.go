@@ -19,8 +19,8 @@ import (
 // check looks at what no single field can tell, reports it to r, and completes
 // c. What a field's own problem explains is not reported again.
 func (c *Config) check(r *reader) {
-	if c.Listen == c.AdminListen && r.fine("listen", "admin_listen") && !strings.HasSuffix(c.Listen, ":0") {
-		r.problem("admin_listen", "is the same as listen, want an address of its own")
+	if r.fine("listen", "admin_listen") && meet(c.Listen, c.AdminListen) {
+		r.problem("admin_listen", "is the same as listen, want a port of its own")
 	}
 	if r.fine("redis") {
 		c.Redis.check(r)
@@ -30,12 +30,25 @@ func (c *Config) check(r *reader) {
 		r.problem("timings.recover_after", "%s is wrong, want more than send_within (%s): what may still be charged cannot be asked for",
 			formatDuration(c.Timings.RecoverAfter), formatDuration(c.Timings.SendWithin))
 	}
+	if r.fine("timings.late_ask_after") && !slices.IsSorted(c.Timings.LateAskAfter) {
+		r.problem("timings.late_ask_after", "is out of order, want the shorter first: each is counted from the start of the attempt")
+	}
 	if r.fine("agent_sessions.ttl", "agent_sessions.max_ttl") && c.AgentSessions.MaxTTL < c.AgentSessions.TTL {
 		r.problem("agent_sessions.max_ttl", "is less than ttl (%s), want at least that", formatDuration(c.AgentSessions.TTL))
 	}
 	c.checkMerchants(r)
 	c.checkProduction(r)
 	c.index()
+}
+
+// meet tells that not both addresses can be listened on.
+func meet(a, b string) bool {
+	hostA, portA, _ := net.SplitHostPort(a) // they were checked
+	hostB, portB, _ := net.SplitHostPort(b)
+	numberA, _ := strconv.Atoi(portA)
+	numberB, _ := strconv.Atoi(portB)
+	all := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	return numberA == numberB && numberA != 0 && (all(hostA) || all(hostB) || strings.EqualFold(hostA, hostB))
 }
 
 // checkProduction refuses what only a sandbox may have.
@@ -111,7 +124,7 @@ func (s *SenderConfig) check(r *reader, path string) {
 		r.problem(path+".channel", "%q is wrong, provider %s does %s", s.Channel, s.Provider, orList(channelNames(reg.Channels)))
 		return
 	}
-	if r.anyWithin(path) {
+	if r.anyWithin(path) || !r.fine(parentOf(parentOf(path))+".public_url") { // of which the adapter makes its webhook's address
 		return
 	}
 	if _, err := newProvider(s, nil, &http.Client{}, slog.New(slog.DiscardHandler)); err != nil {
@@ -121,7 +134,7 @@ func (s *SenderConfig) check(r *reader, path string) {
 
 func (m *MerchantConfig) checkPlatform(r *reader, path string) {
 	reg, ok := platformNamed(m.Platform.Name)
-	if !ok || r.anyWithin(path) {
+	if !ok || r.anyWithin(path) || !r.fine(parentOf(path)+".country") {
 		return // reported with the field
 	}
 	for _, s := range reg.Settings {

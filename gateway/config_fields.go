@@ -46,7 +46,6 @@ type field struct {
 	secret   bool // may come from the key with "_file" behind it, and is never printed
 	required bool
 	fixed    bool // cannot come from the environment, because variables are named by it
-	loose    bool // a text that people write as a number, too
 	restart  bool // only a restart changes it; all else is taken over while the gateway runs
 
 	set      func(value string) error // keeps a scalar; the error says what is wanted, never what came
@@ -213,7 +212,7 @@ func parseDuration(s string) (time.Duration, error) {
 		}
 	}
 	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 {
+	if err != nil || d < 0 || strings.HasPrefix(rest, "+") {
 		return 0, errDuration
 	}
 	return time.Duration(days)*24*time.Hour + d, nil
@@ -334,7 +333,7 @@ func anOriginURL(s string) (string, error) {
 	}
 	host := strings.ToLower(u.Host)
 	switch {
-	case u.Hostname() == "" || strings.ContainsAny(host, "*, ") || u.User != nil,
+	case u.Hostname() == "" || strings.ContainsAny(host, "*, ") || u.User != nil || !isPort(u.Port()),
 		u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(s, "#"):
 		return "", fmt.Errorf("more or less than an origin")
 	case u.Scheme == "https":
@@ -348,6 +347,12 @@ func anOriginURL(s string) (string, error) {
 		return "", fmt.Errorf("a colon without a port")
 	}
 	return u.Scheme + "://" + host, nil
+}
+
+// isPort allows no port, too.
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return s == "" || err == nil && n > 0
 }
 
 func isLoopback(host string) bool {

@@ -233,13 +233,10 @@ func addProperties(out map[string]any, fields []field) {
 		switch {
 		case f.secret:
 			name := f.key + fileSuffix
-			properties[name] = map[string]any{"type": "string", "description": "File that holds " + f.key + ", in its place."}
-			rules = append(rules, map[string]any{"not": map[string]any{"required": []string{f.key, name}}})
+			properties[name] = map[string]any{"type": []string{"string", "null"}, "description": "File that holds " + f.key + ", in its place."}
+			rules = append(rules, map[string]any{"not": given(f.key, name)})
 			if f.required {
-				rules = append(rules, map[string]any{"anyOf": []any{
-					map[string]any{"required": []string{f.key}},
-					map[string]any{"required": []string{name}},
-				}})
+				rules = append(rules, map[string]any{"anyOf": []any{given(f.key), given(name)}})
 			}
 		case f.required || f.kind == kindSection && needsSomething(f.section):
 			required = append(required, f.key)
@@ -254,6 +251,16 @@ func addProperties(out map[string]any, fields []field) {
 	}
 }
 
+// given asks for keys with a value. It asks for a mapping as well, because
+// "required" and "properties" say nothing of what is none.
+func given(keys ...string) map[string]any {
+	properties := map[string]any{}
+	for _, key := range keys {
+		properties[key] = map[string]any{"not": map[string]any{"enum": []any{"", nil}}}
+	}
+	return map[string]any{"type": "object", "required": keys, "properties": properties}
+}
+
 func needsSomething(s section) bool {
 	return slices.ContainsFunc(s.fields, func(f field) bool { return f.required })
 }
@@ -263,19 +270,28 @@ func schemaOfField(f field) map[string]any {
 	case kindSection:
 		return schemaOf(f.section)
 	case kindItems:
-		out := map[string]any{"type": "array", "items": schemaOf(f.add())}
+		out := map[string]any{"type": []string{"array", "null"}, "items": schemaOf(f.add())}
 		if f.required {
-			out["minItems"] = 1
+			out["type"], out["minItems"] = "array", 1
 		}
 		return out
 	}
 	one := schemaOfScalar(f)
 	if f.list {
-		out := map[string]any{"type": "array", "items": one}
+		out := map[string]any{"type": []string{"array", "null"}, "items": one}
 		if f.def != "" {
 			out["default"] = elementsOf(f.def, true)
 		}
 		return out
+	}
+	switch words, chosen := one["enum"].([]any); {
+	case f.required && !chosen && !f.secret: // of a secret it is asked with its file
+		one["minLength"] = 1
+	case !f.required:
+		one["type"] = append(one["type"].([]string), "null")
+		if chosen {
+			one["enum"] = append(words, "", nil)
+		}
 	}
 	if f.def != "" {
 		one["default"] = json.RawMessage(f.def)
@@ -286,24 +302,29 @@ func schemaOfField(f field) map[string]any {
 	return one
 }
 
+// schemaOfScalar takes what the loader takes, which reads a value as it is
+// written: a number in quotes is one, and a text may look like a number.
 func schemaOfScalar(f field) map[string]any {
 	switch f.kind {
 	case kindInteger:
-		return map[string]any{"type": "integer", "minimum": *f.least, "maximum": *f.most}
+		return map[string]any{"type": []string{"integer", "string"}, "minimum": *f.least, "maximum": *f.most, "pattern": `^([+-]?[0-9]+)?$`}
 	case kindBoolean:
-		return map[string]any{"type": "boolean"}
-	case kindDuration:
-		return map[string]any{"type": "string", "pattern": `^([0-9]+d)?([0-9.]+(h|m|s|ms))*$`}
-	}
-	out := map[string]any{"type": "string"}
-	if f.loose {
-		out["type"] = []string{"string", "number", "boolean"}
+		return map[string]any{"type": []string{"boolean", "string"}, "enum": []any{true, false, "true", "false"}}
+	case kindDuration: // 0 needs no unit
+		return map[string]any{"type": []string{"string", "integer"}, "minimum": 0, "maximum": 0, "pattern": durationPattern}
 	}
 	if len(f.choices) > 0 {
-		out["enum"] = f.choices
+		words := []any{}
+		for _, w := range f.choices {
+			words = append(words, w)
+		}
+		return map[string]any{"type": []string{"string"}, "enum": words}
 	}
-	return out
+	return map[string]any{"type": []string{"string", "number", "boolean"}}
 }
+
+// durationPattern is what parseDuration reads, without the bounds.
+const durationPattern = `^(0|([0-9]+d)?(([0-9]+\.?[0-9]*|\.[0-9]+)(h|m|s|ms|us|µs|μs|ns))*)$`
 
 // configurationIntro stands before the tables of docs/configuration.md.
 const configurationIntro = `# Configuration

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -164,35 +165,66 @@ func (r *reader) document(data []byte) (*yaml.Node, bool) {
 	case errors.Is(err, io.EOF):
 		return nil, true
 	case err != nil:
-		r.syntax(err)
+		r.syntax(data, err)
 		return nil, false
 	}
 	if err := dec.Decode(&more); err == nil {
 		r.add(place{line: more.Line}, "", "a second YAML document begins here, want one document")
 	} else if !errors.Is(err, io.EOF) {
-		r.syntax(err)
+		r.syntax(data, err)
 	}
 	if len(doc.Content) == 0 {
 		return nil, true
 	}
-	return doc.Content[0], true
+	return doc.Content[0], r.unmarked(doc.Content[0])
 }
 
-var syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	syntaxLine    = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+)
 
-// syntax reports what the YAML parser says, with its line made ours.
-func (r *reader) syntax(err error) {
+// syntax reports what the YAML parser says, with its line made ours. What it
+// quotes is left out: it may be a secret.
+func (r *reader) syntax(data []byte, err error) {
 	text := err.Error()
-	m := syntaxLine.FindStringSubmatch(text)
 	line := 0
-	if m != nil {
+	if m := syntaxLine.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1]) // 0 where the parser names no line
-		text = keyText(text[len(m[0]):])
+		text = text[len(m[0]):]
 	}
-	if strings.HasPrefix(text, "unknown anchor") {
-		text = "a value that begins with * must stand in quotes" // the parser's own text quotes the value, perhaps a secret
+	lines := strings.Split(string(data), "\n")
+	if m := unknownAnchor.FindStringSubmatch(text); m != nil {
+		line = 1 + slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "*"+m[1]) })
+		text = "a value that begins with * must stand in quotes"
 	}
-	r.add(place{line: line}, "", "not valid YAML: "+text)
+	if text == "found character that cannot start any token" && line > 0 && line <= len(lines) {
+		indent := lines[line-1][:len(lines[line-1])-len(strings.TrimLeft(lines[line-1], " \t"))]
+		if strings.Contains(indent, "\t") {
+			text = "the line begins with a tab, want spaces"
+		} else {
+			text = "a value that begins with @, % or ` must stand in quotes"
+		}
+	}
+	r.add(place{line: line}, "", "not valid YAML: "+keyText(text))
+}
+
+// unmarked refuses values that YAML reads otherwise than they look: a password
+// !secret is a tag and no value, and &secret an anchor.
+func (r *reader) unmarked(node *yaml.Node) bool {
+	fine := true
+	switch {
+	case node.Style&yaml.TaggedStyle != 0 && !slices.Contains([]string{"!!str", "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq"}, node.ShortTag()):
+		r.add(place{line: node.Line}, "", "a value that begins with ! must stand in quotes")
+		fine = false
+	case node.Anchor != "" && node.Kind == yaml.ScalarNode && node.Value == "":
+		r.add(place{line: node.Line}, "", "a value that begins with & must stand in quotes")
+		fine = false
+	}
+	for _, n := range node.Content { // what an alias stands for is met where it is written
+		fine = r.unmarked(n) && fine
+	}
+	return fine
 }
 
 func (r *reader) add(at place, path, message string) {
@@ -519,13 +551,24 @@ func (r *reader) keepOne(path string, f field, written string) {
 	case err != nil && f.secret:
 		r.problem(path, "%v", err)
 	case err != nil:
-		r.problem(path, "%q is wrong, %v%s", shorten(written), err, suggestion(written, f.choices))
+		r.problem(path, "%q is wrong, %v%s", shorten(withoutUserinfo(written)), err, suggestion(written, f.choices))
 	case f.secret && strings.HasPrefix(written, placeholder):
 		r.unfilled = append(r.unfilled, path)
 	}
 }
 
-// keepFile takes a secret from a file, without the newline that editors leave.
+var userinfo = regexp.MustCompile(`//.*@`)
+
+// withoutUserinfo takes out of an address who may pass, and with what word.
+func withoutUserinfo(written string) string {
+	return userinfo.ReplaceAllString(written, "//"+redacted+"@")
+}
+
+// byteOrderMark is what some editors begin a file with.
+const byteOrderMark = "\ufeff"
+
+// keepFile takes a secret from a file, without the newlines that editors leave
+// at its end.
 func (r *reader) keepFile(path string, f field, name string) {
 	data, err := readBounded(name, largestSecret)
 	r.read.note(name, data, err)
@@ -533,12 +576,17 @@ func (r *reader) keepFile(path string, f field, name string) {
 		r.problem(path, "%v", err)
 		return
 	}
-	written := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if written == "" {
+	written := strings.TrimRight(string(data), "\r\n")
+	switch {
+	case written == "":
 		r.problem(path, "the file %s is empty", name)
-		return
+	case strings.HasPrefix(written, byteOrderMark):
+		r.problem(path, "the file %s begins with a byte order mark, which would be part of the secret; save it without one", name)
+	case !utf8.ValidString(written) || strings.ContainsRune(written, 0):
+		r.problem(path, "the file %s is not a text in UTF-8", name)
+	default:
+		r.keepOne(path, f, written)
 	}
-	r.keepOne(path, f, written)
 }
 
 // readBounded reads a file that is not larger than most.

@@ -48,7 +48,7 @@ func validate(schema map[string]any, doc any, path string) ([]string, []string) 
 	say := func(format string, args ...any) {
 		problems = append(problems, path+": "+fmt.Sprintf(format, args...))
 	}
-	object, _ := doc.(map[string]any)
+	object, isObject := doc.(map[string]any)
 	for keyword, rule := range schema {
 		switch keyword {
 		case "$schema", "title", "description", "default", "additionalProperties", "unevaluatedProperties", "then":
@@ -76,6 +76,10 @@ func validate(schema map[string]any, doc any, path string) ([]string, []string) 
 			if n, ok := doc.(float64); ok && n > rule.(float64) {
 				say("%v is more than %v", n, rule)
 			}
+		case "minLength":
+			if s, ok := doc.(string); ok && float64(len(s)) < rule.(float64) {
+				say("%q is shorter than %v", s, rule)
+			}
 		case "minItems":
 			if list, ok := doc.([]any); ok && float64(len(list)) < rule.(float64) {
 				say("has %d items, want %v", len(list), rule)
@@ -87,7 +91,7 @@ func validate(schema map[string]any, doc any, path string) ([]string, []string) 
 			}
 		case "required":
 			for _, name := range rule.([]any) {
-				if _, ok := object[name.(string)]; !ok {
+				if _, ok := object[name.(string)]; !ok && isObject { // the specification: of what is no object it asks nothing
 					say("%v is missing", name)
 				}
 			}

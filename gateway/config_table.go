@@ -342,7 +342,7 @@ func sentence(s string) string {
 // field makes a field of one setting of a provider or platform.
 func (s Settings) field(name, doc, def string, isSecret, required bool) field {
 	return field{
-		key: name, kind: kindText, doc: sentence(doc), def: def, secret: isSecret, required: required && def == "", loose: !isSecret,
+		key: name, kind: kindText, doc: sentence(doc), def: def, secret: isSecret, required: required && def == "",
 		set: func(written string) error { s[name] = written; return nil },
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
+	"go.yaml.in/yaml/v3"
 
 	"paythread/conversations"
 )
@@ -451,6 +452,17 @@ func TestConfigSchema(t *testing.T) {
 	merchant := func(doc map[string]any) map[string]any { return doc["merchants"].([]any)[0].(map[string]any) }
 	sender := func(doc map[string]any) map[string]any { return merchant(doc)["senders"].([]any)[0].(map[string]any) }
 
+	loads := func(change func(map[string]any)) error {
+		doc := yamlToJSON(t, printExample())
+		change(doc)
+		data, err := yaml.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = parseConfig("config.yaml", data, nil)
+		return err
+	}
+
 	if got := valid(func(map[string]any) {}); len(got) > 0 {
 		t.Errorf("the example is wrong by the schema: %v", got)
 	}
@@ -465,13 +477,45 @@ func TestConfigSchema(t *testing.T) {
 		"secret missing":         func(d map[string]any) { delete(sender(d), "app_secret") },
 		"another's setting":      func(d map[string]any) { sender(d)["account_sid"] = "x" },
 		"too many partitions":    func(d map[string]any) { d["redis"].(map[string]any)["partitions"] = 33.0 },
-		"partitions as a text":   func(d map[string]any) { d["redis"].(map[string]any)["partitions"] = "16" },
+		"partitions as a word":   func(d map[string]any) { d["redis"].(map[string]any)["partitions"] = "many" },
 		"duration without unit":  func(d map[string]any) { d["timings"].(map[string]any)["send_within"] = "10" },
 		"list that is no list":   func(d map[string]any) { d["timings"].(map[string]any)["ask_after"] = "5m" },
 		"boolean that is a text": func(d map[string]any) { merchant(d)["capture"] = "maybe" },
+		"required and empty":     func(d map[string]any) { merchant(d)["name"] = "" },
+		"secret that is empty":   func(d map[string]any) { sender(d)["app_secret"] = "" },
+		"a signed duration":      func(d map[string]any) { d["drain"] = "+5s" },
+		"another number of time": func(d map[string]any) { d["drain"] = 5.0 },
+		"no list of merchants":   func(d map[string]any) { d["merchants"] = nil },
+		"a list's empty element": func(d map[string]any) { merchant(d)["currencies"] = []any{"ZAR", nil} },
 	} {
 		if got := valid(change); len(got) == 0 {
 			t.Errorf("%s: the schema takes it", name)
+		}
+		if loads(change) == nil {
+			t.Errorf("%s: it loads", name)
+		}
+	}
+	for name, change := range map[string]func(map[string]any){
+		"numbers in quotes":      func(d map[string]any) { d["redis"].(map[string]any)["partitions"] = "16" },
+		"booleans in quotes":     func(d map[string]any) { merchant(d)["capture"] = "true" },
+		"0 without a unit":       func(d map[string]any) { d["drain"] = 0.0 },
+		"a part of an hour":      func(d map[string]any) { d["agent_sessions"].(map[string]any)["ttl"] = "1.5h" },
+		"a day and a bit":        func(d map[string]any) { d["retention"].(map[string]any)["money"] = "400d12h" },
+		"keys without a value":   func(d map[string]any) { d["drain"], d["log"], merchant(d)["capture"] = nil, nil, nil },
+		"an empty choice":        func(d map[string]any) { d["log"].(map[string]any)["level"] = "" },
+		"a list without a value": func(d map[string]any) { d["trusted_proxies"], merchant(d)["texts"] = nil, nil },
+		"a secret of digits":     func(d map[string]any) { sender(d)["access_token"] = 1234567.0 },
+		"a number as a name":     func(d map[string]any) { merchant(d)["name"] = 24.0 },
+		"an empty secret beside its file": func(d map[string]any) {
+			m := merchant(d)["api_keys"].([]any)[0].(map[string]any)
+			m["secret_file"] = ""
+		},
+	} {
+		if got := valid(change); len(got) > 0 {
+			t.Errorf("%s: the schema refuses it: %v", name, got)
+		}
+		if err := loads(change); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if got := valid(func(d map[string]any) {
