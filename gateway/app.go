@@ -121,6 +121,7 @@ func (a *App) build() error {
 	a.callbacks = newLiveCallbacks(a.store, a.liveConfig, a.registry, a.log)
 	a.workers = append(a.workers, worker{"callbacks", a.callbacks.Run})
 	audits := newAuditJob(a.store, a.moneyPlatforms, a.config.Audit, money, a.log)
+	a.registry.MustRegister(newAuditCollector(audits))
 	a.workers = append(a.workers, worker{"notifications", a.notifications.Run}, worker{"audit", audits.Run})
 	a.buildListeners()
 	return nil

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"paythread/checkout/platforms"
@@ -30,10 +31,37 @@ type auditJob struct {
 	config    AuditConfig
 	metrics   *moneyMetrics
 	met       map[string]*metTransactions // by merchant: what is not ours is read once, and not in each round
+
+	mu    sync.Mutex
+	ended map[string]time.Time // by merchant: when its last audit came to its end in this process
 }
 
 func newAuditJob(store auditStore, paid func() map[string]platforms.Platform, c AuditConfig, metrics *moneyMetrics, log *slog.Logger) *auditJob {
-	return &auditJob{transactions: transactions{store: store, log: log}, store: store, platforms: paid, config: c, metrics: metrics, met: map[string]*metTransactions{}}
+	j := &auditJob{
+		transactions: transactions{store: store, log: log}, store: store, platforms: paid, config: c, metrics: metrics,
+		met: map[string]*metTransactions{}, ended: map[string]time.Time{},
+	}
+	j.lastEnded()
+	return j
+}
+
+// lastEnded returns, of each merchant that is audited, when its last audit came
+// to its end in this process. Where none has it is when the merchant was first
+// met: an audit that never runs grows old like one that always fails.
+func (j *auditJob) lastEnded() map[string]time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	last := map[string]time.Time{}
+	for merchantID, p := range j.platforms() {
+		if _, ok := p.(platforms.Auditor); !ok {
+			continue
+		}
+		if j.ended[merchantID].IsZero() {
+			j.ended[merchantID] = j.store.Now()
+		}
+		last[merchantID] = j.ended[merchantID]
+	}
+	return last
 }
 
 // auditPace bounds how long a process waits before it asks whether it is its
@@ -76,12 +104,17 @@ func (j *auditJob) auditInTurn(ctx context.Context, merchantID string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, auditWithin)
 	defer cancel()
-	outcome := "done"
-	if err := j.audit(ctx, merchantID, auditor); err != nil && !errors.Is(err, context.Canceled) {
-		outcome = "failed"
+	switch err := j.audit(ctx, merchantID, auditor); {
+	case errors.Is(err, context.Canceled): // this process ends
+	case err != nil:
 		j.log.ErrorContext(ctx, "an audit did not come to its end", "merchant_id", merchantID, "error", err)
+		j.metrics.audits.WithLabelValues("failed").Inc()
+	default:
+		j.metrics.audits.WithLabelValues("done").Inc()
+		j.mu.Lock()
+		j.ended[merchantID] = j.store.Now()
+		j.mu.Unlock()
 	}
-	j.metrics.audits.WithLabelValues(outcome).Inc()
 }
 
 // audit goes through all that a platform did in the window. A transaction that

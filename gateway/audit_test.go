@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -115,6 +116,55 @@ func TestAuditInTurn(t *testing.T) {
 			t.Errorf("%v, asked %q", err, store.asked)
 		}
 	})
+}
+
+// TestAuditAge: an audit that fails, or never runs, grows old; one that comes to
+// its end is young; and who cannot be audited, or is not to be, has no age.
+func TestAuditAge(t *testing.T) {
+	t.Parallel()
+	store, b := &heldRequests{}, &books{}
+	j := newTestAudit(store, map[string]platforms.Platform{"acme": b, "late": &books{}, "plain": struct{ platforms.Platform }{}}, silent)
+	began := j.store.Now().Add(-time.Hour)
+	j.ended["acme"], j.ended["late"] = began, began
+	age := func() map[string]float64 {
+		ages := map[string]float64{}
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(newAuditCollector(j))
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "paythread_audit_interval_seconds" {
+					ages["every"] = m.GetGauge().GetValue()
+				} else {
+					ages[m.GetLabel()[0].GetValue()] = float64(j.store.Now().Unix()) - m.GetGauge().GetValue()
+				}
+			}
+		}
+		return ages
+	}
+	is := func(what string, want map[string]float64) {
+		t.Helper()
+		if got := age(); !maps.Equal(got, want) {
+			t.Errorf("%s: ages %v, want %v", what, got, want)
+		}
+	}
+	b.down = errors.New("closed")
+	j.auditInTurn(t.Context(), "acme")
+	is("failed", map[string]float64{"every": 3600, "acme": 3600, "late": 3600})
+	b.down = context.Canceled
+	j.auditInTurn(t.Context(), "acme")
+	is("broken off", map[string]float64{"every": 3600, "acme": 3600, "late": 3600})
+	if n := testutil.ToFloat64(j.metrics.audits.WithLabelValues("done")); n != 0 {
+		t.Errorf("%v audits are counted as done", n)
+	}
+	b.down = nil
+	j.auditInTurn(t.Context(), "acme")
+	is("done", map[string]float64{"every": 3600, "acme": 0, "late": 3600})
+	j.config.Every = 0
+	is("switched off", map[string]float64{})
 }
 
 // TestComparison: the table that a person reads, row by row.

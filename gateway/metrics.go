@@ -190,9 +190,15 @@ func (c *senderCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for id, s := range senders {
 		gauge(c.breaker, float64(s.breaker.State()), id)
+		// Asked anew, and not of what the workers know: they may be waiting for
+		// Redis, and while it does not answer nobody knows.
+		state, err := s.store.SenderState(ctx, id)
+		if err != nil {
+			continue // paythread_redis_up says it
+		}
 		left := 0.0
-		if h := s.held(ctx); h != nil {
-			left = h.Until.Sub(s.store.Now()).Seconds()
+		if state.Hold != nil {
+			left = max(0, state.Hold.Until.Sub(s.store.Now()).Seconds())
 		}
 		gauge(c.hold, left, id)
 	}

@@ -143,3 +143,37 @@ func newOperationMetrics(r prometheus.Registerer) operationMetrics {
 	r.MustRegister(m.operations, m.timeouts)
 	return m
 }
+
+// auditCollector tells how old the audits are when it is scraped.
+type auditCollector struct {
+	job *auditJob
+
+	ended    *prometheus.Desc
+	interval *prometheus.Desc
+}
+
+func newAuditCollector(j *auditJob) *auditCollector {
+	return &auditCollector{
+		job:      j,
+		ended:    prometheus.NewDesc("paythread_audit_last_success_timestamp_seconds", "When a merchant's audit last came to its end in this process, and if none has, since when it is due here.", []string{"merchant"}, nil),
+		interval: prometheus.NewDesc("paythread_audit_interval_seconds", "How often each merchant is to be audited, by all processes together.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *auditCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.ended
+	out <- c.interval
+}
+
+// Collect implements prometheus.Collector. Where nothing is to be audited there
+// is nothing that could be late.
+func (c *auditCollector) Collect(out chan<- prometheus.Metric) {
+	if c.job.config.Every == 0 {
+		return
+	}
+	out <- prometheus.MustNewConstMetric(c.interval, prometheus.GaugeValue, c.job.config.Every.Seconds())
+	for merchantID, at := range c.job.lastEnded() {
+		out <- prometheus.MustNewConstMetric(c.ended, prometheus.GaugeValue, float64(at.UnixMilli())/1000, merchantID)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -19,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"go.yaml.in/yaml/v3"
 
@@ -33,6 +37,8 @@ var lookWhen = map[string]string{
 	"paythread_attempts_total":                               "not_taken grows: the platform refuses us, or cannot be reached; unknown: answers are being lost; declined beyond the usual: somebody tries cards",
 	"paythread_attempts_unsettled":                           "above a few",
 	"paythread_attempts_unsettled_oldest_seconds":            "above half an hour",
+	"paythread_audit_interval_seconds":                       "",
+	"paythread_audit_last_success_timestamp_seconds":         "it is several intervals ago, in all processes",
 	"paythread_audit_findings_total":                         "amount or no_request: see [money](operate.md#money); payment: answers are being lost for good",
 	"paythread_audits_total":                                 "failed; done stands still",
 	"paythread_build_info":                                   "",
@@ -92,15 +98,15 @@ var lookWhen = map[string]string{
 // openLabels are labels whose values are not the program's own, with what they
 // are.
 var openLabels = map[string]string{
-	"route": "the pattern, never the address", "status": "of HTTP", "sender": "as configured",
+	"route": "the pattern, never the address", "status": "of HTTP", "sender": "as configured", "merchant": "as configured",
 	"lane": "a sender, as configured, or `other work`", "version": "", "goversion": "",
 }
 
-// gatheredMetrics are what a gateway shows before anything has happened.
-func gatheredMetrics(t *testing.T) []*dto.MetricFamily {
+// newIdleApp returns a gateway that is built and not started.
+func newIdleApp(t *testing.T, redis func(*testing.T) RedisConfig) *App {
 	t.Helper()
 	s := &stage{t: t, public: "http://127.0.0.1:1", outside: &world{World: &simulator.World{}, URL: "http://127.0.0.1:1"}}
-	app, err := newApp(t.Context(), s.configure(stageOptions{Redis: onEmbedded, Timings: quickTimings}), slog.New(slog.DiscardHandler))
+	app, err := newApp(t.Context(), s.configure(stageOptions{Redis: redis, Timings: quickTimings}), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,11 +116,104 @@ func gatheredMetrics(t *testing.T) []*dto.MetricFamily {
 		}
 	})
 	newReloadMetrics(app.registry) // as serve does, which follows its files
+	return app
+}
+
+// gatheredMetrics are what a gateway shows before anything has happened.
+func gatheredMetrics(t *testing.T) []*dto.MetricFamily {
+	t.Helper()
+	return shownBy(t, newIdleApp(t, onEmbedded))
+}
+
+// shownBy returns the metrics of ours that a gateway shows.
+func shownBy(t *testing.T, app *App) []*dto.MetricFamily {
+	t.Helper()
 	families, err := app.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "paythread_") })
+}
+
+// askedOfRedis are the metrics that each process asks Redis for when it is
+// scraped, and that are so the same in all of them.
+var askedOfRedis = []string{
+	"paythread_attempts_unsettled", "paythread_attempts_unsettled_oldest_seconds", "paythread_callback_endpoints", "paythread_callbacks_depth",
+	"paythread_callbacks_oldest_seconds", "paythread_dead_letters", "paythread_operations_unsettled", "paythread_operations_unsettled_oldest_seconds",
+	"paythread_outbox_depth", "paythread_outbox_oldest_seconds", "paythread_sender_hold_seconds", "paythread_timers_late_seconds",
+}
+
+// TestScrapeWithoutRedis: what Redis would have to say is left out and not told
+// wrongly, it is told that it does not answer, and all else is told as ever.
+func TestScrapeWithoutRedis(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	app := newIdleApp(t, func(*testing.T) RedisConfig {
+		return RedisConfig{Mode: RedisSingle, Addresses: []string{server.Addr()}, Prefix: "pt", Partitions: 4, PoolSize: 8}
+	})
+	shown := func() (names []string, up float64) {
+		for _, f := range shownBy(t, app) {
+			names = append(names, f.GetName())
+			if f.GetName() == "paythread_redis_up" {
+				up = f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		return names, up
+	}
+	before, up := shown()
+	if up != 1 {
+		t.Errorf("with Redis it is %v", up)
+	}
+	server.Close()
+	after, up := shown()
+	if up != 0 {
+		t.Errorf("without Redis it is %v", up)
+	}
+	want := slices.DeleteFunc(slices.Clone(before), func(name string) bool { return slices.Contains(askedOfRedis, name) })
+	if len(want) != len(before)-len(askedOfRedis) || !slices.Equal(after, want) {
+		t.Errorf("without Redis %q are shown, want %q", after, want)
+	}
+}
+
+// TestLabelsStayClosed: whatever strangers send, the calls are counted under
+// labels of ours.
+func TestLabelsStayClosed(t *testing.T) {
+	t.Parallel()
+	app := newIdleApp(t, onEmbedded)
+	series := func() (n int) {
+		for _, f := range shownBy(t, app) {
+			n += len(f.GetMetric())
+		}
+		return n
+	}
+	call := func(i int) {
+		for _, path := range []string{"/%d", "/p/%d", "/r/%d", "/pay/%d", "/receipts/%d", "/webhooks/%d", "/webhooks/%d/s", "/webhooks/cybersource/%d", "/v1/%d", "/v1/payment-requests/%d"} {
+			for _, method := range []string{"GET", "POST", fmt.Sprintf("BREW%d", i)} {
+				r := httptest.NewRequest(method, fmt.Sprintf(path, i), strings.NewReader("{}"))
+				resp, err := app.public.Test(r, -1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+			}
+		}
+	}
+	call(0)
+	known := series()
+	for i := range 30 {
+		call(1 + i)
+	}
+	if n := series(); n != known {
+		t.Errorf("%d series became %d", known, n)
+	}
+	unknown := conversations.Message{SenderID: "gone", Channel: conversations.SMS, Status: conversations.DeliveryFailed, Reason: "made up"}
+	counted := newPaymentMetrics(prometheus.NewRegistry(), app.providerOf)
+	known = testutil.CollectAndCount(counted.messages)
+	counted.countMessage(unknown)
+	counted.count(conversations.Committed{Events: []conversations.LoggedEvent{{Type: "made up"}}})
+	if n := testutil.CollectAndCount(counted.messages); n != known || testutil.ToFloat64(counted.events.WithLabelValues(otherEvent)) != 1 {
+		t.Errorf("%d series of messages became %d, or the event was not counted as another", known, n)
+	}
 }
 
 // labelsOf returns a metric's labels with their values, as a reader wants them.
@@ -153,8 +252,9 @@ func TestGeneratedMetrics(t *testing.T) {
 	b.WriteString("<!-- Printed from the code by `make generate`. Do not edit. -->\n# Metrics\n\n" +
 		"Every process shows these at `/metrics` on its admin listener, beside Go's own (`go_`, `process_`, `promhttp_`). What is asked of Redis\n" +
 		"(depths, ages, what is unsettled) is the same in each process: take the maximum. What is counted is counted once, by the process in which\n" +
-		"it happened: take the sum. All labels are closed sets and there from the start, so that the first failure is an increase. No label holds a\n" +
-		"phone number, an order or an id, but for those of senders, as configured.\n\n" +
+		"it happened: take the sum. All labels are closed sets and there from the start, so that the first failure is an increase; of HTTP's many\n" +
+		"statuses those that the rules ask for are. While Redis does not answer, what is asked of it is left out. No label holds a\n" +
+		"phone number, an order or an id, but for those of senders and merchants, as configured.\n\n" +
 		"The alerts on them and what to do are in [runbooks](runbooks/README.md).\n\n" +
 		"| metric | type | labels | what it is | look when |\n| --- | --- | --- | --- | --- |\n")
 	var names []string
@@ -503,25 +603,31 @@ func inParentheses(expr string) (string, bool) {
 }
 
 // TestRulesNameWhatExists: every metric that rules, dashboard and runbooks speak
-// of is one that a gateway shows, or that is recorded.
+// of is one that a gateway shows, or that is recorded, with labels that it has
+// and values that they can have.
 func TestRulesNameWhatExists(t *testing.T) {
 	t.Parallel()
-	known := map[string]bool{}
+	known := map[string]labelValues{}
 	for _, f := range gatheredMetrics(t) {
-		known[f.GetName()] = true
+		labels := labelValues{}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = append(labels[l.GetName()], l.GetValue())
+			}
+		}
+		known[f.GetName()] = labels
 		if f.GetType() == dto.MetricType_HISTOGRAM {
 			for _, ending := range []string{"_bucket", "_count", "_sum"} {
-				known[f.GetName()+ending] = true
+				known[f.GetName()+ending] = labels
 			}
 		}
 	}
 	for _, g := range readRules(t, "recording.yaml").Groups {
 		for _, r := range g.Rules {
-			known[r.Record] = true
+			known[r.Record] = labelValues{"merchant": {"acme"}}
 		}
 	}
-	form := regexp.MustCompile(`paythread[_:][a-z0-9_:]+`)
-	seen := 0
+	names, matchers := 0, 0
 	for _, pattern := range []string{"helm/rules/*.yaml", "helm/rules/tests/*.yaml", "helm/dashboards/*.json", "docs/runbooks/*.md"} {
 		files, err := filepath.Glob(filepath.Join("..", filepath.FromSlash(pattern)))
 		if err != nil {
@@ -532,17 +638,95 @@ func TestRulesNameWhatExists(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range form.FindAllString(string(b), -1) {
-				seen++
-				if !known[name] {
-					t.Errorf("%s names %s, which no gateway shows", file, name)
+			for _, m := range selectorForm.FindAllStringSubmatch(strings.ReplaceAll(string(b), `\"`, `"`), -1) {
+				names++
+				labels, there := known[m[1]]
+				if !there {
+					t.Errorf("%s names %s, which no gateway shows", file, m[1])
+					continue
+				}
+				for _, matcher := range matcherForm.FindAllStringSubmatch(m[2], -1) {
+					matchers++
+					if wrong := labels.cannotHave(matcher[1], matcher[2]); wrong != "" {
+						t.Errorf("%s: %s{%s}: %s", file, m[1], m[2], wrong)
+					}
 				}
 			}
 		}
 	}
-	if seen < 200 {
-		t.Errorf("%d names of metrics: this test does not see them", seen)
+	if names < 200 || matchers < 500 {
+		t.Errorf("%d names of metrics, %d labels: this test does not see them", names, matchers)
 	}
+}
+
+var (
+	selectorForm = regexp.MustCompile(`(paythread[_:][a-z0-9_:]+)(?:\{([^}]*)\})?`)
+	matcherForm  = regexp.MustCompile(`([a-z_]+)(?:=~|!~|!=|=)"([^"]*)"`)
+)
+
+// labelValues are the labels of a metric with the values that they have.
+type labelValues map[string][]string
+
+// cannotHave tells what is wrong with asking for a value of a label, or for
+// those that one of several fit. What Prometheus puts on is not looked at.
+func (l labelValues) cannotHave(label, asked string) string {
+	switch label {
+	case "namespace", "job", "instance", "le", "sender", "merchant", "version":
+		return ""
+	}
+	if l[label] == nil {
+		return "it has no label " + label
+	}
+	for _, one := range strings.Split(asked, "|") {
+		form, err := regexp.Compile("^(?:" + one + ")$")
+		if err != nil {
+			return err.Error()
+		}
+		if !slices.ContainsFunc(l[label], func(v string) bool { return v == one || form.MatchString(v) }) {
+			return label + " is never " + one
+		}
+	}
+	return ""
+}
+
+// TestSharedGaugesAreNotSummed: what every process asks Redis for is the same in
+// each; a sum would be twice as much with two processes.
+func TestSharedGaugesAreNotSummed(t *testing.T) {
+	t.Parallel()
+	queries := dashboardQueries(t)
+	maps.Copy(queries, ruleQueries(t))
+	maps.Copy(queries, runbookQueries(t))
+	seen := 0
+	for name, query := range queries {
+		for _, m := range selectorForm.FindAllStringSubmatchIndex(query, -1) {
+			if !slices.Contains(askedOfRedis, query[m[2]:m[3]]) {
+				continue
+			}
+			seen++
+			begin := query[:m[0]]
+			if strings.Contains(begin, "sum") || strings.Contains(begin, "avg") || strings.Contains(begin, "count") {
+				t.Errorf("%s adds up what each process shows: %s", name, query)
+			}
+		}
+	}
+	if seen < 25 {
+		t.Errorf("%d such gauges in queries: this test does not see them", seen)
+	}
+}
+
+// runbookQueries returns the queries in the runbooks.
+func runbookQueries(t *testing.T) map[string]string {
+	t.Helper()
+	queries := map[string]string{}
+	for _, alert := range alerts(t) {
+		p := readPage(t, "docs/runbooks/"+alert+".md")
+		for _, span := range codeSpans(p.text) {
+			if strings.Contains(span, "paythread_") || strings.Contains(span, "paythread:") || strings.Contains(span, "{job=") {
+				queries[p.file+", "+span] = span
+			}
+		}
+	}
+	return queries
 }
 
 // prometheusServer is a real Prometheus that scrapes one gateway.
@@ -660,7 +844,7 @@ agent     sees attempt started, then paid, then receipt delivered
 `
 
 // TestPrometheus: a real Prometheus finds nothing wrong with the metrics, and
-// every query of the rules and of the dashboard gives it data.
+// every query of the rules, the dashboard and the runbooks gives it data.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	s := newTale(t, newStage(t, stageOptions{Redis: onRealRedis}))
@@ -680,7 +864,8 @@ func TestPrometheus(t *testing.T) {
 	}
 	queries := dashboardQueries(t)
 	maps.Copy(queries, ruleQueries(t))
-	if len(queries) < 100 {
+	maps.Copy(queries, runbookQueries(t))
+	if len(queries) < 150 {
 		t.Errorf("%d queries: this test does not see them", len(queries))
 	}
 	fill := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$job", ".*", "$namespace", ".*")

@@ -67,7 +67,8 @@ func (a *App) notificationRoutes() []route {
 
 // adminRoutes are for the operator; they are not for the internet.
 func (a *App) adminRoutes() []route {
-	metrics := promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry})
+	// One metric that cannot be told must not take the others away.
+	metrics := promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry, ErrorHandling: promhttp.ContinueOnError})
 	return []route{
 		{get, "/metrics", adaptor.HTTPHandler(metrics)},
 		{get, "/livez", func(c *fiber.Ctx) error { return c.SendString("ok\n") }},
