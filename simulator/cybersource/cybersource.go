@@ -45,7 +45,8 @@ type Config struct {
 	// triggers; vpc also refuses a transactionId that was used before.
 	Processor string
 	// SharedKeys, when positive, hands so many one-time keys round among the contexts instead of
-	// making one for each, which takes a tenth of a second of processor time. For load tests only.
+	// making one for each, which takes a tenth of a second of processor time. They and the key that
+	// signs contexts are then the same for all such simulators of the process. For tests only.
 	SharedKeys int
 	// ReviewsAllowReversals lets a payment be reversed while reviewers have it, which CyberSource does
 	// for some accounts and not for others.
@@ -143,17 +144,16 @@ func New(cfg Config, set *faults.Set) (*Simulator, error) {
 		ids[m.ID] = true
 		s.byKey[m.KeyID] = &account{id: m.ID, keyID: m.KeyID, key: key}
 	}
-	if s.signing.key, err = newRSAKey(); err != nil {
-		return nil, err
-	}
-	s.signing.kid = strings.ToLower(randomText(upperAlphanumerics, 2))
-	for range cfg.SharedKeys {
-		key, err := newRSAKey()
+	if cfg.SharedKeys > 0 {
+		shared, err := keysOfProcess.first(1 + cfg.SharedKeys)
 		if err != nil {
 			return nil, err
 		}
-		s.shared = append(s.shared, key)
+		s.signing.key, s.shared = shared[0], shared[1:]
+	} else if s.signing.key, err = newRSAKey(); err != nil {
+		return nil, err
 	}
+	s.signing.kid = strings.ToLower(randomText(upperAlphanumerics, 2))
 	for _, sub := range cfg.Subscriptions {
 		if err := s.subscribe(sub); err != nil {
 			return nil, err

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -324,6 +325,28 @@ func newRSAKey() (*rsa.PrivateKey, error) {
 		return nil, fmt.Errorf("cybersource: make a key: %w", err)
 	}
 	return key, nil
+}
+
+// keyPool makes keys once and hands out the same ones again.
+type keyPool struct {
+	mu   sync.Mutex
+	made []*rsa.PrivateKey
+}
+
+// keysOfProcess are those of Config.SharedKeys.
+var keysOfProcess keyPool
+
+func (p *keyPool) first(n int) ([]*rsa.PrivateKey, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.made) < n {
+		key, err := newRSAKey()
+		if err != nil {
+			return nil, err
+		}
+		p.made = append(p.made, key)
+	}
+	return slices.Clone(p.made[:n]), nil
 }
 
 func (s *Simulator) oneTimeKey() (*rsa.PrivateKey, error) {
