@@ -24,12 +24,11 @@ type keys struct {
 func newKeys(prefix string, partitions int) keys {
 	k := keys{prefix: prefix, tags: make([]string, partitions)}
 	for p := range partitions {
-		middle := (2*p + 1) * slots / (2 * partitions)
-		for n := 0; ; n++ {
-			tag := strconv.Itoa(p) + "." + strconv.Itoa(n)
-			if slotOf(tag) == middle {
-				k.tags[p] = "{" + tag + "}"
-				break
+		start := append(strconv.AppendInt(nil, int64(p), 10), '.')
+		before, middle := crc16(0, start), (2*p+1)*slots/(2*partitions)
+		for n, tag := int64(0), start; k.tags[p] == ""; n++ {
+			if tag = strconv.AppendInt(tag[:len(start)], n, 10); int(crc16(before, tag[len(start):]))%slots == middle {
+				k.tags[p] = "{" + string(tag) + "}"
 			}
 		}
 	}
@@ -38,10 +37,21 @@ func newKeys(prefix string, partitions int) keys {
 
 // slotOf returns the hash slot of a tag: CRC-16/XMODEM modulo 16384, as the
 // Redis Cluster specification says.
-func slotOf(tag string) int {
-	crc := uint16(0)
-	for i := range len(tag) {
-		crc ^= uint16(tag[i]) << 8
+func slotOf(tag string) int { return int(crc16(0, []byte(tag))) % slots }
+
+// crc16 continues a CRC-16/XMODEM.
+func crc16(crc uint16, text []byte) uint16 {
+	for _, b := range text {
+		crc = crc<<8 ^ crc16Table[byte(crc>>8)^b]
+	}
+	return crc
+}
+
+// crc16Table is what each byte does to the checksum: a process spells out its
+// partitions with some hundred thousand of them.
+var crc16Table = func() (table [256]uint16) {
+	for i := range table {
+		crc := uint16(i) << 8
 		for range 8 {
 			if crc&0x8000 != 0 {
 				crc = crc<<1 ^ 0x1021
@@ -49,9 +59,10 @@ func slotOf(tag string) int {
 				crc <<= 1
 			}
 		}
+		table[i] = crc
 	}
-	return int(crc) % slots
-}
+	return table
+}()
 
 func (k keys) in(partition int, parts ...string) string {
 	return k.prefix + ":" + k.tags[partition] + ":" + strings.Join(parts, ":")
