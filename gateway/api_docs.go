@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
@@ -24,7 +25,7 @@ func (a *api) describeEvents() {
 	registry := a.huma.OpenAPI().Components.Schemas
 	schema := func(of any) *huma.Schema { return registry.Schema(reflect.TypeOf(of), true, "") }
 	event := schema(EventDocument{})
-	problem := &huma.Response{Description: "Error", Content: map[string]*huma.MediaType{problemType: {Schema: schema(Problem{})}}}
+	schema(Problem{})
 	integer := func(least, most float64) *huma.Schema {
 		s := &huma.Schema{Type: huma.TypeInteger, Minimum: &least}
 		if most > 0 {
@@ -35,14 +36,17 @@ func (a *api) describeEvents() {
 	text := &huma.Schema{Type: huma.TypeString}
 	limit := &huma.Param{Name: "limit", In: "query", Description: "Of a page; missing: 100.", Schema: integer(1, maxEventsAtOnce)}
 	stream := "\n\nAsked for text/event-stream, which is what a caller gets who does not say, the events come as they happen: `id`, `event: payment_request`, and in `data` one event in one line of JSON. Comments (`: hb`) keep the connection alive. Browsers stream with fetch, since EventSource cannot send Authorization."
-	answer := func(page *huma.Schema) map[string]*huma.Response {
-		return map[string]*huma.Response{
+	answer := func(page *huma.Schema, more ...string) map[string]*huma.Response {
+		answers := map[string]*huma.Response{
 			"200": {Description: "OK", Content: map[string]*huma.MediaType{
 				fiber.MIMEApplicationJSON: {Schema: page},
 				eventStreamType:           {Schema: &huma.Schema{Type: huma.TypeString, Description: "Each data line is an Event: " + event.Ref}},
 			}},
-			"default": problem,
 		}
+		for _, status := range append(more, "401", "403", "406", "422", "429", "500", "503") {
+			answers[status] = nil // for describeRefusals
+		}
+		return answers
 	}
 	secured := []map[string][]string{{"bearer": {}}}
 	a.huma.OpenAPI().AddOperation(&huma.Operation{
@@ -54,7 +58,7 @@ func (a *api) describeEvents() {
 			{Name: "after", In: "query", Description: "Of a page: the number of the last event that was seen.", Schema: integer(0, 0)},
 			limit,
 		},
-		Responses: answer(schema(EventList{})),
+		Responses: answer(schema(EventList{}), "404"),
 	})
 	a.huma.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "show-events", Method: http.MethodGet, Path: "/v1/events", Tags: eventTag, Security: secured,
@@ -106,25 +110,31 @@ func (a *api) openAPI() ([]byte, error) {
 }
 
 // registerDocs serves the description and the pages made from it. They are made
-// once: the description is complete when the routes are.
+// once, for the first who asks: most processes are never asked, and would start
+// later for it. The description is complete when the routes are.
 func (a *api) registerDocs(router fiber.Router) {
-	document, err := a.openAPI()
-	if err != nil {
-		panic("gateway: " + err.Error()) // a mistake in the program
-	}
-	reference, problems := renderDocs(a.huma.OpenAPI())
-	serve := func(contentType string, body []byte) fiber.Handler {
-		return func(c *fiber.Ctx) error {
-			c.Set(fiber.HeaderContentType, contentType)
+	made := sync.OnceValues(func() (pages [3][]byte, err error) {
+		pages[0], err = a.openAPI()
+		pages[1], pages[2] = renderDocs(a.huma.OpenAPI())
+		return pages, err
+	})
+	for i, p := range []struct{ path, contentType string }{
+		{"/openapi.json", "application/vnd.oai.openapi+json;version=3.1"},
+		{"/docs", fiber.MIMETextHTMLCharsetUTF8},
+		{"/docs/problems", fiber.MIMETextHTMLCharsetUTF8},
+	} {
+		router.Get(p.path, func(c *fiber.Ctx) error {
+			pages, err := made()
+			if err != nil {
+				return err
+			}
+			c.Set(fiber.HeaderContentType, p.contentType)
 			c.Set(fiber.HeaderCacheControl, "public, max-age=300")
 			c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 			c.Set(fiber.HeaderContentSecurityPolicy, docsPolicy)
-			return c.Send(body)
-		}
+			return c.Send(pages[i])
+		})
 	}
-	router.Get("/openapi.json", serve("application/vnd.oai.openapi+json;version=3.1", document))
-	router.Get("/docs", serve(fiber.MIMETextHTMLCharsetUTF8, reference))
-	router.Get("/docs/problems", serve(fiber.MIMETextHTMLCharsetUTF8, problems))
 }
 
 //go:embed api_docs.html
@@ -156,8 +166,8 @@ type docsPage struct {
 }
 
 type docsGroup struct {
-	Name       string
-	Operations []docsOperation
+	Name, About string
+	Operations  []docsOperation
 }
 
 type docsOperation struct {
@@ -218,12 +228,12 @@ func schemaID(name string) string { return "object-" + name }
 // docsGroups orders the operations by tag, path and method.
 func docsGroups(o *huma.OpenAPI) []docsGroup {
 	var groups []docsGroup
-	for _, tag := range [][]string{requestTag, conversationTag, eventTag, sessionTag, senderTag, callbackTag, deadLetterTag} {
-		g := docsGroup{Name: tag[0]}
+	for _, tag := range tags {
+		g := docsGroup{Name: tag.of[0], About: tag.about}
 		for _, path := range slices.Sorted(maps.Keys(o.Paths)) {
 			item := o.Paths[path]
 			for _, op := range []*huma.Operation{item.Post, item.Get, item.Delete} {
-				if op != nil && slices.Equal(op.Tags, tag) {
+				if op != nil && slices.Equal(op.Tags, tag.of) {
 					g.Operations = append(g.Operations, docsOperationOf(o, op))
 				}
 			}
@@ -248,6 +258,9 @@ func docsOperationOf(o *huma.OpenAPI, op *huma.Operation) docsOperation {
 	}
 	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
 		r := op.Responses[status]
+		if r.Ref != "" {
+			r = o.Components.Responses[r.Ref[strings.LastIndexByte(r.Ref, '/')+1:]]
+		}
 		a := docsAnswer{Status: status, Text: r.Description}
 		for _, media := range slices.Sorted(maps.Keys(r.Content)) {
 			if name := refName(r.Content[media].Schema); name != "" {
