@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -459,9 +460,18 @@ func declaresVar(f *ast.File, name string) bool {
 	return false
 }
 
-// moduleSources parses all Go files of the module.
+// moduleSources are all Go files of the module, parsed once for all tests, which
+// only read them.
 func moduleSources(t *testing.T) []source {
 	t.Helper()
+	found, err := parsedSources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Clone(found)
+}
+
+var parsedSources = sync.OnceValues(func() ([]source, error) {
 	var found []source
 	files := token.NewFileSet()
 	err := filepath.WalkDir("..", func(file string, d fs.DirEntry, err error) error {
@@ -485,12 +495,9 @@ func moduleSources(t *testing.T) []source {
 		found = append(found, s)
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	slices.SortFunc(found, func(a, b source) int { return cmp.Compare(a.file, b.file) })
-	return found
-}
+	return found, err
+})
 
 func importPath(spec *ast.ImportSpec) string {
 	p, err := strconv.Unquote(spec.Path.Value)

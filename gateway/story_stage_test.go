@@ -81,7 +81,7 @@ func newStage(t *testing.T, o stageOptions) *stage {
 			if o.Providers != nil {
 				o.Providers.settle(w, s.public)
 			}
-			c.TokenLife, c.SearchDelay = o.TokenLife, o.SearchDelay
+			c.TokenLife, c.SearchDelay, c.SharedKeys = o.TokenLife, o.SearchDelay, 1
 			if c.SearchDelay == 0 {
 				c.SearchDelay = -1 // at once
 			}
