@@ -32,6 +32,7 @@ const (
 	upgradeEvery    = 100 * time.Millisecond
 	upgradePayers   = 3 // customers at the same time
 	upgradeDrain    = 2 * time.Second
+	visitEvery      = 40 * time.Millisecond
 	probeEvery      = 200 * time.Millisecond
 	betweenReplaced = 15 // webhooks, before the second process is replaced
 )
@@ -139,6 +140,7 @@ func (u *upgrade) load() {
 	for writer := range upgradeWriters {
 		u.working.Go(func() { u.write(writer) })
 	}
+	u.working.Go(u.visit)
 	for range upgradePayers {
 		u.working.Go(func() {
 			for u.goesOn() {
@@ -184,6 +186,38 @@ func (u *upgrade) write(writer int) {
 		u.mu.Unlock()
 		u.written.Add(1)
 	}
+}
+
+// visit opens a stream now and then, and leaves when it has begun: also at a
+// process that is about to stop, since whoever comes has not heard of it.
+func (u *upgrade) visit() {
+	tick := time.NewTicker(visitEvery)
+	defer tick.Stop()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for n := 0; ; n++ {
+		select {
+		case <-u.over:
+			return
+		case <-tick.C:
+		}
+		w := u.watcher("/payment-requests/"+u.asked[n%upgradeAsked].ID+"/events", client)
+		ctx, leave := context.WithTimeout(u.agents, longestWait)
+		go func() {
+			defer leave()
+			select {
+			case <-w.begun:
+			case <-ctx.Done():
+			}
+		}()
+		if _, err := w.read(ctx, ""); err != nil && ctx.Err() == nil {
+			u.fails("a stream that was opened under way: %v", err)
+		}
+		leave()
+	}
+}
+
+func (u *upgrade) watcher(path string, client *http.Client) *watcher {
+	return &watcher{path: path, url: u.front.url + "/v1" + path, client: client, begun: make(chan struct{}), logs: logs{last: map[string]int64{}}}
 }
 
 func (u *upgrade) post(to string, header http.Header, body []byte) (int, error) {
@@ -336,7 +370,7 @@ func (u *upgrade) watch(path string, streams int) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	var begun []*watcher
 	for range streams {
-		w := &watcher{path: path, url: u.front.url + "/v1" + path, client: client, begun: make(chan struct{}), logs: logs{last: map[string]int64{}}}
+		w := u.watcher(path, client)
 		begun = append(begun, w)
 		u.watching.Go(func() { w.run(u.agents) })
 	}
