@@ -83,6 +83,7 @@ func (a *api) register(router fiber.Router) {
 	a.describeEvents()
 	a.describeCallbacks()
 	a.describeProblems()
+	a.describeRefusals()
 	a.openAnswers()
 	a.describeExamples()
 	a.registerDocs(router)
@@ -115,6 +116,10 @@ func (a *api) humaConfig() huma.Config {
 		return strings.TrimSuffix(huma.DefaultSchemaNamer(t, hint), "Document")
 	})
 	c.Info.Description = apiDescription
+	c.Servers = []*huma.Server{{URL: "/", Description: "The gateway that this was read from"}}
+	for _, t := range tags {
+		c.Tags = append(c.Tags, &huma.Tag{Name: t.of[0], Description: t.about})
+	}
 	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "An API key of the merchant's servers, or an agent session token of one agent's browser."},
@@ -139,6 +144,20 @@ var (
 	sessionTag = []string{"Agent sessions"}
 	eventTag   = []string{"Events"}
 
+	// tags are the parts of the interface, in the order in which they are shown.
+	tags = []struct {
+		of    []string
+		about string
+	}{
+		{requestTag, "What customers are asked to pay, from the first message to the refund."},
+		{conversationTag, "What was said between the merchant and a customer, on all channels, and who answers: the bot or an agent."},
+		{eventTag, "What happens, as it happens, in streams or page by page."},
+		{sessionTag, "Tokens for agents' browsers, and the orders that they are for."},
+		{senderTag, "The merchant's identities at the messaging companies, and how each of them stands."},
+		{callbackTag, "The merchant's own endpoints, to which events are sent."},
+		{deadLetterTag, "Work that could not be done, and waits for a person's decision."},
+	}
+
 	createRequestOperation = huma.Operation{
 		OperationID: "create-payment-request", Method: http.MethodPost, Path: "/v1/payment-requests", Tags: requestTag, DefaultStatus: 201,
 		Summary: "Ask for a payment", Description: "Creates a payment request and sends the customer its first message. With an API key the order, its sums and a phone number are required. With an agent session token they come from the sealed order: only phone, channel, locale and note may be sent. An order is held by one live payment request; once that has expired, failed or was cancelled, the next one takes the order over.",
@@ -150,7 +169,7 @@ var (
 	}
 	getRequestOperation = huma.Operation{
 		OperationID: "get-payment-request", Method: http.MethodGet, Path: "/v1/payment-requests/{id}", Tags: requestTag,
-		Summary: "Read a payment request", Errors: []int{401, 403, 404, 503},
+		Summary: "Read a payment request", Description: "As it stands now: its state, totals, attempts, operations and messages, its link, and the actions that would be accepted. For servers, and for the agent session of the order that it holds.", Errors: []int{401, 403, 404, 503},
 	}
 	cancelRequestOperation = huma.Operation{
 		OperationID: "cancel-payment-request", Method: http.MethodPost, Path: "/v1/payment-requests/{id}/cancel", Tags: requestTag,
@@ -158,7 +177,7 @@ var (
 	}
 	resendMessageOperation = huma.Operation{
 		OperationID: "resend-message", Method: http.MethodPost, Path: "/v1/payment-requests/{id}/resend", Tags: requestTag,
-		Summary: "Send the payment or the receipt message again", Errors: actionErrors,
+		Summary: "Send the payment or the receipt message again", Description: "With the same link. Without message it is the one that fits the lifecycle.", Errors: actionErrors,
 	}
 	extendTimeOperation = huma.Operation{
 		OperationID: "extend-payment-request", Method: http.MethodPost, Path: "/v1/payment-requests/{id}/extend", Tags: requestTag,

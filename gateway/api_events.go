@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,9 @@ func (a *api) showRequestEvents(c *fiber.Ctx) (err error) {
 	defer recovered(&err)
 	ctx := c.UserContext()
 	who := callOf(ctx)
+	if err := onlyParameters(c); err != nil {
+		return err
+	}
 	r, err := a.requestFor(ctx, who, strings.Clone(c.Params("id")), grantReadAll)
 	if err != nil {
 		return err
@@ -70,6 +74,9 @@ func (a *api) showMerchantEvents(c *fiber.Ctx) (err error) {
 	ctx := c.UserContext()
 	who := callOf(ctx)
 	if err := who.needs(grantReadAll); err != nil {
+		return err
+	}
+	if err := onlyParameters(c); err != nil {
 		return err
 	}
 	if stream, err := wantsStream(c); err != nil {
@@ -120,7 +127,24 @@ func wantsStream(c *fiber.Ctx) (bool, error) {
 	case fiber.MIMEApplicationJSON:
 		return false, nil
 	}
-	return false, badRequest(fiber.StatusNotAcceptable, "not_acceptable", "events come as text/event-stream or application/json")
+	return false, errNotAcceptable
+}
+
+var errNotAcceptable = badRequest(fiber.StatusNotAcceptable, "not_acceptable", "events come as text/event-stream or application/json")
+
+// onlyParameters refuses parameters that the calls for events do not know, as
+// every other call does.
+func onlyParameters(c *fiber.Ctx) error {
+	var unknown []FieldProblem
+	for _, name := range slices.Sorted(maps.Keys(c.Queries())) {
+		if !slices.Contains([]string{"after", "limit"}, name) {
+			unknown = append(unknown, FieldProblem{Field: clipped(name), Message: humaWords["unknown query parameter"], Location: "query." + clipped(name)})
+		}
+	}
+	if len(unknown) > 0 {
+		return invalid(unknown)
+	}
+	return nil
 }
 
 func limitOf(c *fiber.Ctx) (int, error) {

@@ -32,7 +32,7 @@ type sessionInput struct {
 		Agent       *sessionAgent `json:"agent,omitempty" doc:"Who works in the browser, for the record."`
 		Order       *sessionOrder `json:"order,omitempty" doc:"The order to seal."`
 		SealedOrder string        `json:"sealed_order,omitempty" maxLength:"64" example:"so_00k3v9m2x7c1d5f8g4h6" doc:"Instead of order: the one sealed before, to renew its token."`
-		TTL         *int64        `json:"ttl_seconds,omitempty" minimum:"60" example:"1800" doc:"How long the token is good; missing: the configured default."`
+		TTL         *int64        `json:"ttl_seconds,omitempty" minimum:"60" maximum:"604800" example:"1800" doc:"How long the token is good; missing: the configured default."`
 		Grants      []string      `json:"grants,omitempty" maxItems:"8" doc:"Rights beyond the order: read_all (read, list and follow every payment request of the merchant, read its conversations, see its senders), act_all (cancel, resend and extend them, write to customers, take conversations over), operate (capture, reverse and refund the payment request that holds the order; with act_all, every one)."`
 	} `nameHint:"AgentSessionBody"`
 }

@@ -85,10 +85,12 @@ func (c *call) needs(g grant) error {
 // needsKey refuses agent sessions.
 func (c *call) needsKey() error {
 	if c.session != nil {
-		return newProblem(codeForbidden, "not_granted", "only a server with an API key may do this")
+		return errNeedsKey
 	}
 	return nil
 }
+
+var errNeedsKey = newProblem(codeForbidden, "not_granted", "only a server with an API key may do this")
 
 // enter is passed by every call of the API: headers for other origins, who is
 // calling, whether they may call from there, what they sent.
@@ -213,6 +215,8 @@ func idempotencyKey(c *fiber.Ctx) (string, error) {
 	return key, nil
 }
 
+var errNotJSON = badRequest(fiber.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON: Content-Type: application/json")
+
 // checkBody checks a call's body before anything reads it, and returns the
 // hash that tells a repeated call from another.
 func checkBody(c *fiber.Ctx) (hash string, err error) {
@@ -224,7 +228,7 @@ func checkBody(c *fiber.Ctx) (hash string, err error) {
 		}
 		media, _, _ := strings.Cut(c.Get(fiber.HeaderContentType), ";")
 		if !strings.EqualFold(strings.TrimSpace(media), fiber.MIMEApplicationJSON) {
-			return "", badRequest(fiber.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON: Content-Type: application/json")
+			return "", errNotJSON
 		}
 		c.Request().Header.SetContentType(fiber.MIMEApplicationJSON) // huma looks it up as it is written
 		if canonical, err = canonicalJSON(body); err != nil {

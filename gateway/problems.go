@@ -312,8 +312,29 @@ func humaField(d *huma.ErrorDetail) FieldProblem {
 		f.Message = `use an amount such as {"value":"149.00","currency":"ZAR"}`
 	case words != "":
 		f.Message = words
+	case humaBounds(d.Message) != "":
+		f.Message = humaBounds(d.Message)
 	case d.Location == "body":
 		f.Message = "the body cannot be read; check the types of its fields"
 	}
 	return f
+}
+
+// humaBounds returns huma's messages about a bound in ours, or nothing for
+// others.
+func humaBounds(message string) string {
+	for theirs, ours := range map[string]string{
+		"expected length <= ": "use at most %s characters", "expected length >= ": "use at least %s characters",
+		"expected number <= ": "use at most %s", "expected number >= ": "use at least %s",
+		"expected array length <= ": "give at most %s", "expected array length >= ": "give at least %s",
+		"expected value to be one of ": "use one of %s",
+	} {
+		if bound, ok := strings.CutPrefix(message, theirs); ok {
+			if bound == "1" {
+				ours = strings.Replace(ours, "characters", "character", 1)
+			}
+			return fmt.Sprintf(ours, strings.Trim(bound, `"`))
+		}
+	}
+	return ""
 }

@@ -77,13 +77,14 @@ func (s *agentSessions) Mint(claims sessionClaims, ttl time.Duration) (token str
 	return token, expires, nil
 }
 
+var errUnknownToken = &conversations.Error{Code: conversations.CodeUnauthorized, Message: "the API key or agent session token is not known"}
+
 // Verify returns what a token says. It checks its length, method, type,
 // signature, issuer and end, by our clock, with strict decoding. The error is
 // CodeUnauthorized, with reason token_expired when all but the end is right.
 func (s *agentSessions) Verify(token string) (*sessionClaims, error) {
-	unknown := &conversations.Error{Code: conversations.CodeUnauthorized, Message: "the API key or agent session token is not known"}
 	if len(token) > maxToken {
-		return nil, unknown
+		return nil, errUnknownToken
 	}
 	parser := jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(sessionIssuer),
@@ -104,7 +105,7 @@ func (s *agentSessions) Verify(token string) (*sessionClaims, error) {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, &conversations.Error{Code: conversations.CodeUnauthorized, Reason: "token_expired", Message: "the agent session has run out; get a new token"}
 	case err != nil || claims.MerchantID == "" || claims.SealedOrder == "":
-		return nil, unknown
+		return nil, errUnknownToken
 	}
 	return claims, nil
 }
