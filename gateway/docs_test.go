@@ -365,6 +365,58 @@ func TestDocsNameEveryMetric(t *testing.T) {
 
 var metricForm = regexp.MustCompile(`^"paythread_[a-z_]+"$`)
 
+// TestDocsNameMetricsAndSettings: what looks like a metric of ours, or like a key
+// of the configuration with its path, is one, on every page.
+func TestDocsNameMetricsAndSettings(t *testing.T) {
+	t.Parallel()
+	metrics := firstColumn(readPage(t, "docs/metrics.md"), "metric")
+	keys, parts := map[string]bool{}, map[string]bool{} // parts: what keys begin with
+	prefix := ""
+	for line := range strings.Lines(readPage(t, "docs/configuration.md").text) {
+		if heading, is := strings.CutPrefix(line, "### "); is {
+			prefix = ""
+			if spans := codeSpans(heading); len(spans) > 0 {
+				prefix = spans[0] + "."
+			}
+		}
+		if cells := strings.Split(line, "|"); len(cells) > 5 && len(codeSpans(cells[1])) > 0 {
+			key := prefix + codeSpans(cells[1])[0]
+			keys[key] = true
+			for i, c := range key {
+				if c == '.' || c == '[' {
+					parts[key[:i]] = true
+				}
+			}
+		}
+	}
+	metric, key := regexp.MustCompile(`paythread_[a-z_]*[a-z]\b`), regexp.MustCompile(`^[a-z_]+(\[\])?(\.[a-z_]+(\[\])?)+$`)
+	seen := 0
+	for _, p := range pages(t) {
+		for _, name := range metric.FindAllString(p.text+p.blocks, -1) {
+			base := name
+			for _, part := range []string{"_bucket", "_sum", "_count"} {
+				base = strings.TrimSuffix(base, part)
+			}
+			if !slices.Contains(metrics, base) && !slices.Contains(metrics, name) {
+				t.Errorf("%s names the metric %s, which docs/metrics.md does not have", p.file, name)
+			}
+		}
+		for _, word := range codeSpans(linkForm.ReplaceAllString(p.text, "")) { // links name what code declares
+			root, _, _ := strings.Cut(word, ".")
+			if !key.MatchString(word) || !parts[strings.TrimSuffix(root, "[]")] {
+				continue
+			}
+			seen++
+			if !keys[word] && !parts[word] {
+				t.Errorf("%s names the setting %s, which docs/configuration.md does not have", p.file, word)
+			}
+		}
+	}
+	if seen < 30 {
+		t.Errorf("%d settings are named: this test does not see them", seen)
+	}
+}
+
 // TestDocsNameCommands: every command line in the documentation is one of this
 // program's, with flags that it has.
 func TestDocsNameCommands(t *testing.T) {
