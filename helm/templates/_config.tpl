@@ -17,9 +17,14 @@ with it, the preflight Job finds with the gateway's own eyes.
 {{- range list "listen" "admin_listen" "link_keys" }}
 {{- if hasKey $.Values.config . }}{{ fail (printf "config.%s is the chart's to set: take it out" .) }}{{ end }}
 {{- end }}
-{{- if not .Values.config.merchants }}{{ fail "config.merchants is missing: the chart's README in docs/deploy-kubernetes.md has one to begin with" }}{{ end }}
+{{- if not .Values.config.merchants }}{{ fail "config.merchants is missing: docs/deploy-kubernetes.md has one to begin with" }}{{ end }}
 {{- $files := list }}
-{{- range .Values.secretFiles }}{{ $files = append $files .name }}{{ end }}
+{{- range .Values.secretFiles }}
+{{- if has .name $files }}{{ fail (printf "secretFiles: %s is there twice, and one folder has one Secret" .name) }}{{ end }}
+{{- $files = append $files .name }}
+{{- end }}
+{{- include "paythread.checkEnv" . }}
+{{- include "paythread.checkLabels" . }}
 {{- include "paythread.walk" (dict "at" "config" "key" "" "value" .Values.config "files" $files) }}
 {{- include "paythread.needRedis" . }}
 {{- range $i, $m := .Values.config.merchants }}
@@ -42,6 +47,46 @@ with it, the preflight Job finds with the gateway's own eyes.
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* "true" for a key whose value is a secret, and not, as streams_per_key, a number of something for each. */}}
+{{- define "paythread.isSecret" -}}
+{{- if regexMatch "(^|_)(secret|password|token|key|keys)(_previous)?$" (. | replace "_per_" "-") }}true{{ end }}
+{{- end }}
+
+{{/* Labels by which the chart's objects know each other are nobody else's to set. */}}
+{{- define "paythread.checkLabels" -}}
+{{- range $at, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels "preflight.podLabels" .Values.preflight.podLabels "serviceMonitor.labels" .Values.serviceMonitor.labels "prometheusRule.labels" .Values.prometheusRule.labels "dashboard.labels" .Values.dashboard.labels }}
+{{- range $key, $_ := $labels }}
+{{- if regexMatch "^(app[.]kubernetes[.]io/(name|instance|component|version|managed-by)|helm[.]sh/chart)$" $key }}{{ fail (printf "%s: %s is the chart's to set: take it out" $at $key) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Variables: each once, none that the chart has to know of, and no secret where a Deployment shows it. */}}
+{{- define "paythread.checkEnv" -}}
+{{- $seen := list }}
+{{- range concat .Values.secretEnv .Values.extraEnv }}
+{{- if has .name $seen }}{{ fail (printf "the variable %s is there twice in secretEnv and extraEnv" .name) }}{{ end }}
+{{- $seen = append $seen .name }}
+{{- if regexMatch "^PAYTHREAD_(LISTEN|ADMIN_LISTEN|LINK_KEYS_.*)$" .name }}{{ fail (printf "the variable %s is the chart's to set: take it out" .name) }}{{ end }}
+{{- if eq .name "PAYTHREAD_DRAIN" }}{{ fail "say config.drain in the place of the variable PAYTHREAD_DRAIN: terminationGracePeriodSeconds is compared with it" }}{{ end }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- $own := hasPrefix "PAYTHREAD_" .name }}
+{{- if and .value (or (and $own (include "paythread.isSecret" (lower .name))) (regexMatch "://[^/]*@" (toString .value))) }}
+{{- fail (printf "extraEnv: %s is a secret, and whoever may look at a Deployment reads it there: put it into a Secret of the cluster, and name that in secretEnv" .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Seconds, without what is less than one, that the gateway goes on serving after it was asked to stop. */}}
+{{- define "paythread.drainSeconds" -}}
+{{- $drain := "5s" }}{{/* the gateway's default */}}
+{{- if hasKey .Values.config "drain" }}{{ $drain = toString .Values.config.drain }}{{ end }}
+{{- if not (regexMatch "^(0|([0-9]+([.][0-9]+)?(ms|s|m|h))+)$" $drain) }}{{ fail (printf "config.drain is %q, want a duration such as 5s or 1m30s" $drain) }}{{ end }}
+{{- $epoch := toDate "2006-01-02 15:04:05" "2000-01-01 00:00:00" -}}
+{{- sub (mustDateModify $drain $epoch | unixEpoch) (unixEpoch $epoch) }}
 {{- end }}
 
 {{/* The secrets that a provider or a platform cannot be without. */}}
@@ -72,6 +117,14 @@ unified_checkout: [shared_secret]
 {{- if has .name (list "PAYTHREAD_REDIS_URL" "PAYTHREAD_REDIS_URL_FILE" "PAYTHREAD_REDIS_ADDRESSES") }}{{ $found = true }}{{ end }}
 {{- end }}
 {{- if not $found }}{{ fail "config.redis is missing: give addresses, url (without a password) or url_file" }}{{ end }}
+{{- if .Values.networkPolicy.enabled }}
+{{- $open := list }}
+{{- range .Values.networkPolicy.redisPorts }}{{ $open = append $open (toString .) }}{{ end }}
+{{- range concat ($redis.addresses | default list) (compact (list $redis.url)) }}
+{{- $port := regexReplaceAll "^.*:([0-9]+)(/.*)?$" (toString .) "${1}" }}
+{{- if and (regexMatch "^[0-9]+$" $port) (not (has $port $open)) }}{{ fail (printf "config.redis names %s, and networkPolicy.redisPorts is %s: its port has to be there, or nobody gets through" . (join ", " $open)) }}{{ end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/*
@@ -93,7 +146,7 @@ a dict of at (the path), key, value and files (the names of secretFiles).
 {{- end }}
 {{- else if kindIs "invalid" .value }}
 {{- else }}
-{{- if and (regexMatch "(^|_)(secret|password|token|key|keys)(_previous)?$" .key) (ne (toString .value) "") }}
+{{- if and (include "paythread.isSecret" .key) (ne (toString .value) "") }}
 {{- fail (printf "%s is a secret, and this file is readable to many: put it into a Secret of the cluster, name that in secretFiles, and say %s_file: /etc/paythread/secrets/NAME/KEY" .at .at) }}
 {{- end }}
 {{- if regexMatch "://[^/]*@" (toString .value) }}

@@ -1,9 +1,21 @@
-{{/* The name of everything that belongs to one release. */}}
+{{/*
+The name of everything that belongs to one release. A Service's has at most 63
+characters, and suffixes follow; what is cut off a longer one is told apart by a
+sum, since two releases may differ in their last letters alone.
+*/}}
 {{- define "paythread.name" -}}
-{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
-{{- else if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}
-{{- end }}
+{{- $name := .Values.fullnameOverride -}}
+{{- if not $name -}}
+{{- $chart := .Values.nameOverride | default .Chart.Name -}}
+{{- $name = ternary .Release.Name (printf "%s-%s" .Release.Name $chart) (contains $chart .Release.Name) | replace "." "-" -}}
+{{- end -}}
+{{- if gt (len $name) 50 -}}
+{{- $name = printf "%s-%s" (trunc 43 $name | trimSuffix "-") (sha256sum $name | trunc 6) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]" $name) -}}
+{{- fail (printf "%s cannot be the name of a Service, which begins with a letter: set fullnameOverride" $name) -}}
+{{- end -}}
+{{- $name -}}
 {{- end }}
 
 {{/* What selects the gateway's pods. It never changes: a Deployment's selector cannot. */}}
@@ -20,6 +32,17 @@ app.kubernetes.io/name: paythread
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of the gateway's pods. */}}
+{{- define "paythread.podLabels" -}}
+{{- include "paythread.selector" . }}
+{{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* What selects a pod that helps: list "preflight" or "smoke-test", then the root. */}}
@@ -28,6 +51,29 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/name: paythread
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ $component }}
+{{- end }}
+
+{{/* Labels of such a pod, from the same list. */}}
+{{- define "paythread.helperLabels" -}}
+{{- $root := index . 1 -}}
+{{- include "paythread.helperSelector" . }}
+{{- with merge (deepCopy $root.Values.preflight.podLabels) $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Where a pod that helps may run: where the gateway may, but for what is said of other pods. */}}
+{{- define "paythread.helperPlace" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity.nodeAffinity }}
+affinity:
+  nodeAffinity: {{ toYaml . | nindent 4 }}
+{{- end }}
 {{- end }}
 
 {{- define "paythread.image" -}}
@@ -41,18 +87,6 @@ app.kubernetes.io/component: {{ $component }}
 {{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "paythread.name" .) }}
 {{- else }}{{ .Values.serviceAccount.name | default "default" }}
 {{- end }}
-{{- end }}
-
-{{/* Security of a pod: a number for a user, since the image has no /etc/passwd. */}}
-{{- define "paythread.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-# So that the mounted secrets, which are not for everyone, can be read.
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
 {{- end }}
 
 {{- define "paythread.containerSecurity" -}}

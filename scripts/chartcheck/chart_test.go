@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"helm.sh/helm/v3/pkg/chartutil"
 )
@@ -13,6 +12,8 @@ import (
 const (
 	chartDir = "../../helm"
 	appFile  = "../../gateway/app.go"
+
+	configurationPage = "../../docs/configuration.md"
 )
 
 // valuesFiles are the files of values that CI tries, one for each way to set
@@ -29,13 +30,17 @@ func valuesFiles(t *testing.T) []string {
 	return files
 }
 
-func stopWithin(t *testing.T) time.Duration {
+func stopping(t *testing.T) Stopping {
 	t.Helper()
-	d, err := StopWithin(appFile)
+	within, err := StopWithin(appFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d
+	drain, err := DefaultDrain(configurationPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Stopping{within, drain}
 }
 
 // TestChart: the chart is right with each file of values.
@@ -44,7 +49,7 @@ func TestChart(t *testing.T) {
 	for _, file := range valuesFiles(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
-			if err := Check(chartDir, file, stopWithin(t)); err != nil {
+			if err := Check(chartDir, file, stopping(t)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -88,7 +93,7 @@ func TestRulesAndDashboardsAreRendered(t *testing.T) {
 		"groups:\n  - name: planted\n    rules:\n      - alert: Planted\n        expr: up == 0\n        annotations:\n          summary: '{{ $labels.pod }} is away'\n")
 	write(t, filepath.Join(dir, "dashboards", "planted.json"), "{\n  \"title\": \"{{ planted }}\"\n}\n")
 	values := readValues(t, filepath.Join(chartDir, "ci", "everything-values.yaml"))
-	all, err := check(dir, values, stopWithin(t))
+	all, err := check(dir, values, stopping(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,25 +7,32 @@ import (
 	"go/constant"
 	"go/parser"
 	"go/token"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chartutil"
 )
 
+// Stopping is how long a gateway takes to stop.
+type Stopping struct {
+	Within time.Duration // at most, after the drain, as StopWithin reads it
+	Drain  time.Duration // where the configuration does not say, as DefaultDrain reads it
+}
+
 // Check lints and renders the chart in dir with the values in a file, decodes
 // what comes of it, and returns an error that joins all that is wrong.
-// stopWithin is what stopping a gateway may take, as StopWithin reads it.
-func Check(dir, valuesFile string, stopWithin time.Duration) error {
+func Check(dir, valuesFile string, stopping Stopping) error {
 	values, err := chartutil.ReadValuesFile(valuesFile)
 	if err != nil {
 		return err
 	}
-	_, err = check(dir, values, stopWithin)
+	_, err = check(dir, values, stopping)
 	return err
 }
 
-func check(dir string, values map[string]any, stopWithin time.Duration) (objects, error) {
+func check(dir string, values map[string]any, stopping Stopping) (objects, error) {
 	if err := lintStrictly(dir, values); err != nil {
 		return objects{}, fmt.Errorf("lint: %w", err)
 	}
@@ -41,7 +48,7 @@ func check(dir string, values map[string]any, stopWithin time.Duration) (objects
 		return objects{}, fmt.Errorf("decode: %w", err)
 	}
 	var errs []error
-	for _, problem := range examine(all, references(values), stopWithin) {
+	for _, problem := range examine(all, references(values), stopping) {
 		errs = append(errs, errors.New(problem))
 	}
 	return all, errors.Join(errs...)
@@ -87,6 +94,23 @@ func references(values chartutil.Values) []string {
 		}
 	}
 	return found
+}
+
+// drainRow is the row of docs/configuration.md about drain.
+var drainRow = regexp.MustCompile("(?m)^\\| `drain` \\|[^|]*\\| `([^`]+)` \\|")
+
+// DefaultDrain reads from the printed reference of the configuration how long a
+// gateway goes on serving when it is asked to stop, unless it is told otherwise.
+func DefaultDrain(file string) (time.Duration, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	row := drainRow.FindSubmatch(text)
+	if row == nil {
+		return 0, fmt.Errorf("%s has no row about drain", file)
+	}
+	return time.ParseDuration(string(row[1]))
 }
 
 // StopWithin reads from the gateway's source how long stopping may take: the

@@ -196,7 +196,7 @@ func TestKubernetesPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := check(chartDir, values, stopWithin(t)); err != nil {
+	if _, err := check(chartDir, values, stopping(t)); err != nil {
 		t.Error(err)
 	}
 	for _, name := range references(values) {

@@ -60,11 +60,15 @@ func render(dir string, values map[string]any) (rendered, error) {
 }
 
 func renderRelease(name, dir string, values map[string]any) (rendered, error) {
+	return renderFor(kubeVersion, name, dir, values)
+}
+
+func renderFor(kubernetes, name, dir string, values map[string]any) (rendered, error) {
 	loaded, err := loader.Load(dir)
 	if err != nil {
 		return rendered{}, err
 	}
-	version, err := chartutil.ParseKubeVersion(kubeVersion)
+	version, err := chartutil.ParseKubeVersion(kubernetes)
 	if err != nil {
 		return rendered{}, err
 	}

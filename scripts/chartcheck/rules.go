@@ -3,6 +3,9 @@ package chartcheck
 import (
 	"fmt"
 	"maps"
+	"net/url"
+	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,10 +13,12 @@ import (
 
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
 )
 
 // examination collects what is wrong with the objects of one rendering.
@@ -22,7 +27,7 @@ type examination struct {
 	// references are the Secrets and ConfigMaps that the values name: they
 	// exist in the cluster before the chart does.
 	references []string
-	stopWithin time.Duration
+	stopping   Stopping
 	problems   []string
 }
 
@@ -41,8 +46,8 @@ func (e *examination) problem(format string, args ...any) {
 }
 
 // examine returns what is wrong with the objects.
-func examine(all objects, references []string, stopWithin time.Duration) []string {
-	e := &examination{objects: all, references: references, stopWithin: stopWithin}
+func examine(all objects, references []string, stopping Stopping) []string {
+	e := &examination{objects: all, references: references, stopping: stopping}
 	e.names()
 	e.rollout()
 	e.podRules()
@@ -51,6 +56,9 @@ func examine(all objects, references []string, stopWithin time.Duration) []strin
 	e.selectorsSelect()
 	e.monitorsFind()
 	e.preflightIsAlone()
+	e.hooksComeAndGo()
+	e.alertsLead()
+	e.filesAreMounted()
 	return e.problems
 }
 
@@ -177,8 +185,8 @@ func (e *examination) rollout() {
 	}
 	if spec.TerminationGracePeriodSeconds == nil {
 		e.problem("Deployment %s has no terminationGracePeriodSeconds", d.Name)
-	} else if grace := time.Duration(*spec.TerminationGracePeriodSeconds) * time.Second; grace <= e.stopWithin+pause {
-		e.problem("Deployment %s: terminationGracePeriodSeconds is %v, want more than %v, which is what stopping may take after a pause of %v", d.Name, grace, e.stopWithin+pause, pause)
+	} else if grace, drain := time.Duration(*spec.TerminationGracePeriodSeconds)*time.Second, e.drain(); grace <= pause+drain+e.stopping.Within {
+		e.problem("Deployment %s: terminationGracePeriodSeconds is %v, want more than %v: a pause of %v, a drain of %v, and what stopping may take", d.Name, grace, pause+drain+e.stopping.Within, pause, drain)
 	}
 	if d.Spec.Template.Annotations["checksum/config"] == "" {
 		e.problem("Deployment %s has no checksum of the configuration", d.Name)
@@ -187,8 +195,44 @@ func (e *examination) rollout() {
 		if !selects(s.LabelSelector, d.Spec.Template.Labels) {
 			e.problem("Deployment %s: the spread by %s does not count its own pods", d.Name, s.TopologyKey)
 		}
+		if !slices.Equal(s.MatchLabelKeys, []string{"pod-template-hash"}) {
+			e.problem("Deployment %s: the spread by %s counts the pods of other revisions", d.Name, s.TopologyKey)
+		}
 	}
 }
+
+// drain is how long the gateway drains with the configuration that is rendered.
+func (e *examination) drain() time.Duration {
+	for _, text := range e.configurations() {
+		var config struct {
+			Drain string `json:"drain"`
+		}
+		if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+			e.problem("the configuration: %v", err)
+		} else if config.Drain != "" {
+			drain, err := time.ParseDuration(config.Drain)
+			if err != nil {
+				e.problem("the configuration: drain: %v", err)
+			}
+			return drain
+		}
+	}
+	return e.stopping.Drain
+}
+
+// configurations are the gateway's, each text once.
+func (e *examination) configurations() []string {
+	var texts []string
+	for _, c := range e.configMaps {
+		if text, is := c.Data[configKey]; is && !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+// configKey is the key of the ConfigMaps that hold a configuration.
+const configKey = "paythread.yaml"
 
 // podRules: what every pod has to keep to.
 func (e *examination) podRules() {
@@ -196,6 +240,9 @@ func (e *examination) podRules() {
 		s := p.spec.SecurityContext
 		if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.RunAsUser == nil || *s.RunAsUser != 65532 {
 			e.problem("%s may run as root: want runAsNonRoot and runAsUser 65532", p.owner)
+		}
+		if p.spec.HostNetwork || p.spec.HostPID || p.spec.HostIPC || p.spec.ShareProcessNamespace != nil {
+			e.problem("%s shares something with its node, or its containers with each other", p.owner)
 		}
 		if s == nil || s.SeccompProfile == nil || s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
 			e.problem("%s: want the seccomp profile RuntimeDefault", p.owner)
@@ -225,6 +272,21 @@ func (e *examination) container(p pod, c core.Container) {
 	if s == nil || s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 {
 		e.problem("%s: want every capability dropped", where)
 	}
+	if s != nil && (s.Privileged != nil || s.RunAsUser != nil || s.RunAsNonRoot != nil || s.SeccompProfile != nil || s.ProcMount != nil) {
+		e.problem("%s has a security of its own, want the pod's", where)
+	}
+	named := map[string]bool{}
+	for _, v := range c.Env {
+		if named[v.Name] {
+			e.problem("%s has the variable %s twice, which a server-side apply refuses", where, v.Name)
+		}
+		named[v.Name] = true
+	}
+	for _, port := range c.Ports {
+		if port.HostPort != 0 {
+			e.problem("%s listens on a port of its node", where)
+		}
+	}
 	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
 		e.problem("%s: want requests for processor and memory, and a limit of memory", where)
 	}
@@ -243,6 +305,27 @@ func (e *examination) container(p pod, c core.Container) {
 			e.problem("%s: %s does not ask %s on the admin port", where, probe.name, probe.path)
 		}
 	}
+	e.patience(where, c)
+}
+
+// redisAnswersWithin is what /readyz waits for Redis: readyWithin in
+// gateway/routes.go.
+const redisAnswersWithin = 2
+
+// patience: a probe is as quick as what it asks, and as slow as what it does.
+// A pod that is not ready is out within a quarter of a minute; one that starts,
+// or hangs, is given the time to be seen to.
+func (e *examination) patience(where string, c core.Container) {
+	gives := func(p *core.Probe) int32 { return max(p.PeriodSeconds, 1) * max(p.FailureThreshold, 1) }
+	if p := c.ReadinessProbe; p != nil && (p.TimeoutSeconds <= redisAnswersWithin || gives(p) > 15) {
+		e.problem("%s: readinessProbe waits %d s and gives up after %d s, want more than %d s and at most 15 s", where, p.TimeoutSeconds, gives(p), redisAnswersWithin)
+	}
+	if p := c.LivenessProbe; p != nil && gives(p) < 30 {
+		e.problem("%s: livenessProbe kills after %d s, want at least 30 s", where, gives(p))
+	}
+	if p := c.StartupProbe; p != nil && gives(p) < 60 {
+		e.problem("%s: startupProbe kills after %d s, want at least 60 s", where, gives(p))
+	}
 }
 
 // podReferences: what a pod mounts or takes variables from is there.
@@ -256,6 +339,9 @@ func (e *examination) podReferences(p pod) {
 			if v.Secret.DefaultMode == nil || *v.Secret.DefaultMode&0o007 != 0 {
 				e.problem("%s: the files of Secret %s are readable to everyone", p.owner, v.Secret.SecretName)
 			}
+			if v.Secret.Optional != nil || len(v.Secret.Items) > 0 {
+				e.problem("%s: Secret %s is mounted in part, or need not be there", p.owner, v.Secret.SecretName)
+			}
 		case v.ConfigMap != nil:
 			e.exists(p, "ConfigMap", v.ConfigMap.Name)
 		default:
@@ -267,6 +353,9 @@ func (e *examination) podReferences(p pod) {
 			if _, is := volumes[m.Name]; !is {
 				e.problem("%s, container %s mounts %s, which is no volume of the pod", p.owner, c.Name, m.Name)
 			}
+			if m.SubPath != "" || m.SubPathExpr != "" {
+				e.problem("%s, container %s: a change never comes to %s, which is mounted by a path inside its volume", p.owner, c.Name, m.MountPath)
+			}
 			if !m.ReadOnly {
 				e.problem("%s, container %s can write to %s", p.owner, c.Name, m.MountPath)
 			}
@@ -275,6 +364,9 @@ func (e *examination) podReferences(p pod) {
 		for _, v := range c.Env {
 			if v.ValueFrom != nil && v.ValueFrom.SecretKeyRef != nil {
 				e.exists(p, "Secret", v.ValueFrom.SecretKeyRef.Name)
+				if v.ValueFrom.SecretKeyRef.Optional != nil {
+					e.problem("%s, container %s: the variable %s need not be there", p.owner, c.Name, v.Name)
+				}
 			}
 		}
 	}
@@ -302,6 +394,9 @@ func (e *examination) exists(p pod, kind, name string) {
 		for _, c := range e.configMaps {
 			if c.Name != name {
 				continue
+			}
+			if c.Immutable != nil {
+				e.problem("ConfigMap %s can never be changed, and the next configuration has the same name", name)
 			}
 			if strings.Contains(p.annotations[hookAnnotation], "pre-install") && !before(c.Annotations, p.annotations) {
 				e.problem("%s runs before ConfigMap %s is made", p.owner, name)
@@ -363,6 +458,11 @@ func (e *examination) ingressesLead() {
 			if !slices.Contains(e.references, t.SecretName) {
 				e.problem("Ingress %s shows a certificate of Secret %q, which the values do not name", i.Name, t.SecretName)
 			}
+			for _, rule := range i.Spec.Rules {
+				if !slices.Contains(t.Hosts, rule.Host) {
+					e.problem("Ingress %s has no certificate for %s", i.Name, rule.Host)
+				}
+			}
 		}
 	}
 }
@@ -402,6 +502,9 @@ func (e *examination) selectorsSelect() {
 		if len(e.selected(b.Spec.Selector)) != 1 {
 			e.problem("PodDisruptionBudget %s selects %d of the chart's pods, want the gateway's", b.Name, len(e.selected(b.Spec.Selector)))
 		}
+		if m := b.Spec.MaxUnavailable; m == nil || m.IntVal == 0 && (m.Type == intstr.Int || m.StrVal == "0%") {
+			e.problem("PodDisruptionBudget %s holds up every drain of a node", b.Name)
+		}
 	}
 	for _, h := range e.autoscalers {
 		target := h.Spec.ScaleTargetRef
@@ -422,14 +525,34 @@ func (e *examination) policy(n *networking.NetworkPolicy) {
 		e.problem("NetworkPolicy %s selects %d of the chart's pods, want one kind", n.Name, len(own))
 		return
 	}
+	opened := map[string]bool{}
 	for _, rule := range n.Spec.Ingress {
 		e.policyPorts(n, rule.Ports, own)
+		if len(rule.Ports) != 1 || rule.Ports[0].Port == nil {
+			e.problem("NetworkPolicy %s: want one port in each rule for those who call", n.Name)
+			continue
+		}
+		opened[rule.Ports[0].Port.StrVal] = true
+		for _, peer := range rule.From {
+			if other := e.otherPort(n, rule.Ports[0].Port.StrVal, peer); other != "" {
+				e.problem("NetworkPolicy %s lets the same callers to %s and %s", n.Name, rule.Ports[0].Port.StrVal, other)
+			}
+		}
 		for _, port := range rule.Ports {
 			if len(rule.From) == 0 && port.Port != nil && port.Port.StrVal == "admin" {
 				e.problem("NetworkPolicy %s opens the admin listener to everyone", n.Name)
 			}
 		}
 		e.policyPeers(n, rule.From)
+	}
+	for _, p := range own {
+		for _, c := range p.containers() {
+			for _, port := range c.Ports {
+				if !opened[port.Name] {
+					e.problem("NetworkPolicy %s lets nobody to the port %s", n.Name, port.Name)
+				}
+			}
+		}
 	}
 	for _, rule := range n.Spec.Egress {
 		e.policyPeers(n, rule.To)
@@ -442,6 +565,27 @@ func (e *examination) policy(n *networking.NetworkPolicy) {
 	if !slices.Equal(n.Spec.PolicyTypes, []networking.PolicyType{networking.PolicyTypeIngress, networking.PolicyTypeEgress}) {
 		e.problem("NetworkPolicy %s does not say that it is for both directions", n.Name)
 	}
+}
+
+// otherPort returns another port to which the policy lets a caller, unless the
+// caller is a pod of the chart.
+func (e *examination) otherPort(n *networking.NetworkPolicy, port string, caller networking.NetworkPolicyPeer) string {
+	if caller.PodSelector != nil && caller.NamespaceSelector == nil {
+		return ""
+	}
+	for _, rule := range n.Spec.Ingress {
+		for _, p := range rule.Ports {
+			if p.Port == nil || p.Port.StrVal == port {
+				continue
+			}
+			for _, peer := range rule.From {
+				if equality.Semantic.DeepEqual(peer, caller) {
+					return p.Port.StrVal
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // policyPeers: a peer of the same namespace is one of the chart's own pods.
@@ -477,6 +621,9 @@ func (e *examination) monitorsFind() {
 			}
 			found++
 			for _, endpoint := range m.Spec.Endpoints {
+				if endpoint.Path != "/metrics" {
+					e.problem("ServiceMonitor %s scrapes %q, want /metrics", m.Name, endpoint.Path)
+				}
 				if !slices.ContainsFunc(s.Spec.Ports, func(p core.ServicePort) bool { return p.Name == endpoint.Port }) {
 					e.problem("ServiceMonitor %s scrapes the port %s, which Service %s has not", m.Name, endpoint.Port, s.Name)
 				}
@@ -491,14 +638,83 @@ func (e *examination) monitorsFind() {
 // preflightIsAlone: what runs before an install sees the configuration that is
 // about to be installed.
 func (e *examination) preflightIsAlone() {
-	var texts []string
-	for _, c := range e.configMaps {
-		if text, is := c.Data["paythread.yaml"]; is && !slices.Contains(texts, text) {
-			texts = append(texts, text)
+	if n := len(e.configurations()); n != 1 {
+		e.problem("%d different configurations, want one", n)
+	}
+}
+
+// hooksComeAndGo: what runs before an install runs before an upgrade too, and
+// can be made again; what tests can tell what it saw. "helm test --logs" asks
+// for the log of every hook of the test by its name, at the end, and of a pod
+// with several containers it gets none.
+func (e *examination) hooksComeAndGo() {
+	for _, o := range e.everything() {
+		hook, policy := o.meta.Annotations[hookAnnotation], o.meta.Annotations[hookAnnotation+"-delete-policy"]
+		switch {
+		case hook == "":
+			continue
+		case hook == "test":
+			if o.kind != "Pod" {
+				e.problem("%s %s is a hook of the test, and has no log for \"helm test --logs\"", o.kind, o.meta.Name)
+			}
+			if strings.Contains(policy, "hook-succeeded") || strings.Contains(policy, "hook-failed") {
+				e.problem("%s %s is gone before \"helm test --logs\" can read its log", o.kind, o.meta.Name)
+			}
+		case hook != "pre-install,pre-upgrade":
+			e.problem("%s %s runs at %s, want pre-install,pre-upgrade", o.kind, o.meta.Name, hook)
+		}
+		if !strings.Contains(policy, "before-hook-creation") {
+			e.problem("%s %s stands in the way of the next one of its name", o.kind, o.meta.Name)
 		}
 	}
-	if len(texts) != 1 {
-		e.problem("%d different configurations, want one", len(texts))
+	for _, p := range e.pods {
+		if len(p.Spec.Containers) != 1 {
+			e.problem("Pod %s has %d containers, and \"helm test --logs\" can read the log of one", p.Name, len(p.Spec.Containers))
+		}
+	}
+	for _, j := range e.jobs {
+		if policy := j.Annotations[hookAnnotation+"-delete-policy"]; strings.Contains(policy, "hook-failed") {
+			e.problem("Job %s is gone when somebody wants to know why it failed", j.Name)
+		}
+	}
+}
+
+// alertsLead: an alert leads to a page that can be opened.
+func (e *examination) alertsLead() {
+	for _, r := range e.prometheusRules {
+		for _, g := range r.Spec.Groups {
+			for _, rule := range g.Rules {
+				page, there := rule.Annotations["runbook_url"]
+				if u, err := url.Parse(page); there && (err != nil || u.Host == "" || !strings.HasPrefix(u.Scheme, "http") || strings.Contains(u.Path, "//")) {
+					e.problem("PrometheusRule %s: %s leads to %q, which nobody can open", r.Name, rule.Alert, page)
+				}
+			}
+		}
+	}
+}
+
+// ownFile is a path in a configuration, or in arguments, of a file that the
+// chart mounts.
+var ownFile = regexp.MustCompile(`/etc/paythread/[^\s"',]+`)
+
+// filesAreMounted: the files that a container of ours is told of, and those that
+// its configuration names, lie in folders that are mounted.
+func (e *examination) filesAreMounted() {
+	for _, p := range e.allPods() {
+		for _, c := range p.containers() {
+			files := ownFile.FindAllString(strings.Join(c.Args, " "), -1)
+			if len(files) == 0 {
+				continue
+			}
+			for _, text := range e.configurations() {
+				files = append(files, ownFile.FindAllString(text, -1)...)
+			}
+			for _, file := range files {
+				if !slices.ContainsFunc(c.VolumeMounts, func(m core.VolumeMount) bool { return file == m.MountPath || path.Dir(file) == m.MountPath }) {
+					e.problem("%s, container %s looks for %s, and nothing is mounted there", p.owner, c.Name, file)
+				}
+			}
+		}
 	}
 }
 
