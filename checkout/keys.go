@@ -298,8 +298,11 @@ func readKey(path string) (key *signingKey, problem string, err error) {
 	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
 		return nil, "", fmt.Errorf("%s is not a key file", path)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		problem = fmt.Sprintf("%s can be read by others (mode %04o, want 0600): whoever reads it can sign links", path, mode)
+	// The group's bits are left to whoever set them: Kubernetes gives the files
+	// of a mounted secret to the pod's group (fsGroup) and adds 0440, and there is
+	// nobody else in that group.
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		problem = fmt.Sprintf("%s can be read by everybody on the machine (mode %04o, want 0600): whoever reads it can sign links", path, mode)
 	}
 	body, err := os.ReadFile(path)
 	if err != nil {

@@ -139,12 +139,21 @@ func TestReadableKeyFileIsAProblem(t *testing.T) {
 	t.Parallel()
 	dir, _ := newRing(t)
 	path := filepath.Join(dir, CurrentKeyFile)
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	problems := load(t, dir).Problems()
-	if len(problems) != 1 || !strings.Contains(problems[0], "0640") {
-		t.Errorf("problems %q, want one that names mode 0640", problems)
+	for mode, want := range map[os.FileMode]string{
+		0o400: "",
+		0o440: "", // as Kubernetes gives a mounted secret to the pod's group
+		0o640: "",
+		0o644: "0644",
+		0o604: "0604",
+		0o666: "0666",
+	} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		problems := load(t, dir).Problems()
+		if want == "" && len(problems) > 0 || want != "" && (len(problems) != 1 || !strings.Contains(problems[0], want)) {
+			t.Errorf("mode %04o: problems %q, want one that names %q", mode, problems, want)
+		}
 	}
 }
 
