@@ -300,7 +300,7 @@ func TestGeneratedSchema(t *testing.T) {
 	})
 
 	p.say("## Scripts")
-	for _, s := range []struct{ name, text string }{{"commit.lua", commitLua}, {"load.lua", loadLua}, {"move.lua", moveLua}, {"sender.lua", senderLua}, {"revive.lua", reviveLua},
+	for _, s := range []struct{ name, text string }{{"commit.lua", commitLua}, {"load.lua", loadLua}, {"move.lua", moveLua}, {"sender.lua", senderLua}, {"release.lua", releaseLua}, {"revive.lua", reviveLua},
 		{"callback_list.lua", callbackListLua}, {"callback_set.lua", callbackSetLua}, {"callback_queue.lua", callbackQueueLua}, {"callback_take.lua", callbackTakeLua},
 		{"callback_record.lua", callbackRecordLua}, {"callback_again.lua", callbackAgainLua},
 	} {

@@ -35,7 +35,7 @@ var schema = []schemaKey{
 	{"s:<sealed order>", "string", "a sealed order", "sealed orders, renewed when read", "SET"},
 	{"q:<throttle>", "string", "a shared rate limit", "until it is full again", "redis_rate's script"},
 	{"n:<merchant>:<address>", "hash", "tries to pay from an address, by its digest", "until their window ends", "tries.lua"},
-	{"w:<sender>", "hash", "notices about a sender, and what holds it back", "money, renewed by every word of it", "sender.lua"},
+	{"w:<sender>", "hash", "notices about a sender, and what holds it back", "money, renewed by every word of it", "sender.lua, release.lua"},
 	{"b:<merchant>", "hash", "callback endpoints, and where each is kept", "none: at most a few entries a merchant", "callback_list.lua; HDEL"},
 	{"g:<merchant>", "hash", "digests of settings, to see which have changed", "none: one small entry a setting", "callback_set.lua"},
 	{"{cb.<endpoint>}:ep", "hash", "a callback endpoint: where, secrets, state", "none: until it is deleted", "callback_set.lua; callback_record.lua"},

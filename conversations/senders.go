@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,6 +18,11 @@ import (
 var senderLua string
 
 var senderScript = redis.NewScript(senderLua)
+
+//go:embed lua/release.lua
+var releaseLua string
+
+var releaseScript = redis.NewScript(releaseLua)
 
 // Hold keeps all messages of a sender back, in every process.
 type Hold struct {
@@ -65,6 +71,40 @@ func (s *Store) HoldSender(ctx context.Context, senderID string, h Hold) error {
 	return s.writeSender(ctx, senderID, holdField, h.Until, h)
 }
 
+// ReleaseSender ends a sender's hold in every process, if it is for one of the
+// reasons: what they blamed is mended. It tells whether there was one.
+func (s *Store) ReleaseSender(ctx context.Context, senderID string, reasons ...FailureReason) (bool, error) {
+	failed := func(err error) (bool, error) {
+		return false, Unavailable(fmt.Errorf("release a sender: %w", err))
+	}
+	kept, err := s.rdb.HGet(ctx, s.keys.sender(senderID), holdField).Result()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	if err != nil {
+		return failed(err)
+	}
+	h, err := readHold(kept)
+	if err != nil || !slices.Contains(reasons, h.Reason) {
+		return false, err
+	}
+	done, err := releaseScript.Run(ctx, s.rdb, []string{s.keys.sender(senderID)}, holdField, kept).Int()
+	if err != nil {
+		return failed(err)
+	}
+	return done == 1 && s.Now().Before(h.Until), nil
+}
+
+// readHold reads a hold as it is kept, behind its rank.
+func readHold(kept string) (*Hold, error) {
+	_, text, _ := strings.Cut(kept, " ")
+	h := &Hold{}
+	if err := json.Unmarshal([]byte(text), h); err != nil {
+		return nil, fmt.Errorf("conversations: reading the hold of a sender: %w", err)
+	}
+	return h, nil
+}
+
 func (s *Store) writeSender(ctx context.Context, senderID, field string, rank time.Time, value any) error {
 	b, err := json.Marshal(value)
 	if err != nil {
@@ -87,17 +127,17 @@ func (s *Store) SenderState(ctx context.Context, senderID string) (SenderState, 
 	}
 	var state SenderState
 	for field, kept := range fields {
-		_, text, _ := strings.Cut(kept, " ")
 		if field == holdField {
-			h := &Hold{}
-			if err := json.Unmarshal([]byte(text), h); err != nil {
-				return SenderState{}, fmt.Errorf("conversations: reading the hold of a sender: %w", err)
+			h, err := readHold(kept)
+			if err != nil {
+				return SenderState{}, err
 			}
 			if s.Now().Before(h.Until) {
 				state.Hold = h
 			}
 			continue
 		}
+		_, text, _ := strings.Cut(kept, " ")
 		var n Notice
 		if err := json.Unmarshal([]byte(text), &n); err != nil {
 			return SenderState{}, fmt.Errorf("conversations: reading a notice about a sender: %w", err)

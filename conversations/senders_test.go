@@ -169,3 +169,43 @@ func TestThrottleRefusesNonsense(t *testing.T) {
 		}
 	}
 }
+
+// TestReleaseSender: a hold ends for its reason alone, and only as it was read.
+func TestReleaseSender(t *testing.T) {
+	t.Parallel()
+	for name, options := range backends {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t, options(t))
+			release := func(want bool, reasons ...FailureReason) {
+				t.Helper()
+				if was, err := s.ReleaseSender(t.Context(), "acme-wa", reasons...); err != nil || was != want {
+					t.Errorf("released for %v: %v, %v, want %v", reasons, was, err, want)
+				}
+			}
+			held := func(want bool) {
+				t.Helper()
+				if state, err := s.SenderState(t.Context(), "acme-wa"); err != nil || (state.Hold != nil) != want {
+					t.Errorf("held: %v, %v, want %v", state.Hold, err, want)
+				}
+			}
+			release(false, FailureAuth)
+			if err := s.NoteSender(t.Context(), "acme-wa", Notice{Subject: NoticeQuality, At: s.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			release(false, FailureAuth)
+			if err := s.HoldSender(t.Context(), "acme-wa", Hold{Reason: FailureAuth, Until: s.Now().Add(time.Hour), Fail: true}); err != nil {
+				t.Fatal(err)
+			}
+			release(false)
+			release(false, FailureRate, FailureAccount)
+			held(true)
+			release(true, FailureAccount, FailureAuth)
+			held(false)
+			release(false, FailureAuth)
+			if state, err := s.SenderState(t.Context(), "acme-wa"); err != nil || len(state.Notices) != 1 {
+				t.Errorf("its notices are %v, %v", state.Notices, err)
+			}
+		})
+	}
+}

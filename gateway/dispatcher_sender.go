@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,10 @@ type outgoing struct {
 	breaker     *gobreaker.TwoStepCircuitBreaker[struct{}]
 	openFor     time.Duration
 	openedUntil atomic.Int64 // ns since 1970, by this process's clock
+
+	// replaced is set once another outgoing with other settings has taken this
+	// one's place: what a call by the old credentials says holds nobody back.
+	replaced atomic.Bool
 
 	mu     sync.Mutex // held while state is read, so that it is read once
 	state  conversations.SenderState
@@ -100,6 +105,9 @@ func (o *outgoing) held(ctx context.Context) *conversations.Hold {
 
 // hold keeps the sender's messages back in every process, in this one at once.
 func (o *outgoing) hold(ctx context.Context, h conversations.Hold) {
+	if o.replaced.Load() && slices.Contains(holdsOfCredentials, h.Reason) {
+		return
+	}
 	if err := o.store.HoldSender(ctx, o.ID, h); err != nil {
 		o.log.WarnContext(ctx, "a sender could not be held back for all processes", "sender", o.ID, "error", err)
 	}
@@ -107,6 +115,20 @@ func (o *outgoing) hold(ctx context.Context, h conversations.Hold) {
 	defer o.mu.Unlock()
 	if o.state.Hold == nil || o.state.Hold.Until.Before(h.Until) {
 		o.state.Hold = &h
+	}
+}
+
+// holdsOfCredentials are the reasons of holds that other credentials may end.
+var holdsOfCredentials = []conversations.FailureReason{conversations.FailureAuth, conversations.FailureAccount}
+
+// release ends what the credentials that this sender had before have brought
+// about. Where Redis does not answer the hold ends by itself.
+func (o *outgoing) release(ctx context.Context) {
+	switch was, err := o.store.ReleaseSender(ctx, o.ID, holdsOfCredentials...); {
+	case err != nil:
+		o.log.WarnContext(ctx, "a sender with new settings could not be released and is held back until its time", "sender", o.ID, "error", err)
+	case was:
+		o.log.InfoContext(ctx, "a sender has new settings and is held back no longer", "sender", o.ID, "provider", o.Provider)
 	}
 }
 

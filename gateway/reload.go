@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -192,11 +193,30 @@ func (a *App) reload(next *Config) (reloaded, error) {
 	if a.level != nil {
 		a.level.Set(next.Log.Level)
 	}
+	a.releaseSenders(before, now)
 	a.reloadKeys()
 	a.callbacks.reconfigure()
 	a.streams.recheck()
 	done.Merchants, done.Senders = changedMerchants(before.config, next), changedKeys(before.sendersMade(), now.sendersMade())
 	return done, nil
+}
+
+// releaseWithin bounds how long a reload waits for Redis with each sender.
+const releaseWithin = 2 * time.Second
+
+// releaseSenders ends the holds that senders with new settings have from the
+// ones before: nobody waits a minute for a token that was just mended.
+func (a *App) releaseSenders(before, now *live) {
+	for id, had := range before.outgoing {
+		o, stays := now.outgoing[id]
+		if !stays || o == had || plainText(reflect.ValueOf(o.Settings)) == plainText(reflect.ValueOf(had.Settings)) {
+			continue
+		}
+		had.replaced.Store(true)
+		ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
+		o.release(ctx)
+		cancel()
+	}
 }
 
 // reloadKeys reads the link keys again. After a file that cannot be read they

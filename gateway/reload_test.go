@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"paythread/checkout"
+	"paythread/conversations"
 )
 
 // reloadBench is a gateway that was built and not started, and the file that it
@@ -347,6 +350,128 @@ func TestReloaderFollowsFiles(t *testing.T) {
 		if got := testutil.ToFloat64(metrics.restart); got != 1 {
 			t.Errorf("%v settings need a restart", got)
 		}
+	})
+}
+
+// TestReloadReleasesSenders: a sender that was held back for its credentials
+// sends again as soon as it has other ones, and no other sender does.
+func TestReloadReleasesSenders(t *testing.T) {
+	t.Parallel()
+	b := newReloadBench(t)
+	store, until := b.app.store, time.Now().Add(time.Hour)
+	hold := func(sender string, reason conversations.FailureReason) {
+		t.Helper()
+		if err := store.HoldSender(t.Context(), sender, conversations.Hold{Reason: reason, Until: until, Fail: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func(sender string, want bool) {
+		t.Helper()
+		if state, err := store.SenderState(t.Context(), sender); err != nil || (state.Hold != nil) != want {
+			t.Errorf("%s is held back: %v, %v, want %v", sender, state.Hold, err, want)
+		}
+	}
+	before := b.app.live.Load().outgoing["acme-wa"]
+	hold("acme-wa", conversations.FailureAuth)
+	hold("acme-sms", conversations.FailureAuth)
+	b.change("Acme Energy", "Acme Power")
+	held("acme-wa", true)
+	b.change("Acme Energy", "Acme Power", demoMeta.AccessToken, "another-access-token")
+	held("acme-wa", false)
+	held("acme-sms", true)
+	// The answer to a call that was under way with the token of before.
+	before.hold(t.Context(), conversations.Hold{Reason: conversations.FailureAuth, Until: until, Fail: true})
+	held("acme-wa", false)
+	before.hold(t.Context(), conversations.Hold{Reason: conversations.FailureRate, Until: until})
+	held("acme-wa", true)
+	b.change()
+	held("acme-wa", true) // no credentials change what the company takes in a second
+}
+
+// TestReloadTellsMerchants: what a reload changes for a merchant is told to its
+// systems, once, by the names of the settings alone.
+func TestReloadTellsMerchants(t *testing.T) {
+	t.Parallel()
+	system := newListeningSystem(t, nil)
+	b := newReloadBench(t)
+	b.text = strings.Replace(b.text, "    senders:\n", "    callbacks: [{id: erp, url: "+system.url+", secret: "+exampleCallbackSecret+", events: [merchant.settings_changed]}]\n    senders:\n", 1)
+	b.change()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.app.callbacks.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	eventually(t, "the endpoint is made", func() bool {
+		endpoints, err := b.app.callbacks.queue.Endpoints(t.Context(), "acme")
+		return err == nil && len(endpoints) == 1
+	})
+	told := func(want ...any) {
+		t.Helper()
+		var all []any
+		eventually(t, fmt.Sprintf("%v is told", want), func() bool {
+			all = nil
+			for id := range system.received() {
+				all = append(all, system.data(id)["settings"].([]any)...)
+			}
+			return len(all) >= len(want)
+		})
+		slices.SortFunc(all, func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
+		if !slices.Equal(all, want) {
+			t.Errorf("told of %v, want %v", all, want)
+		}
+	}
+	b.change("level: info", "level: debug") // is no merchant's
+	b.change("Acme Energy", "Acme Power", demoMeta.AccessToken, "another-access-token")
+	told("name", "senders.acme-wa")
+	b.change("Acme Energy", "Acme Power", demoMeta.AccessToken, "another-access-token", demoTwilio.AuthToken, "another-auth-token")
+	told("name", "senders.acme-sms", "senders.acme-wa")
+	for id, bodies := range system.received() {
+		if len(bodies) != 1 || strings.Contains(bodies[0], "another-") || strings.Contains(bodies[0], "Acme Power") {
+			t.Errorf("%s came as %q", id, bodies)
+		}
+	}
+}
+
+// TestReloadLeavesNothing: after many reloads there are no more goroutines, files
+// or series than before.
+func TestReloadLeavesNothing(t *testing.T) {
+	b := newReloadBench(t) // not beside others: it counts what the process has
+	other := strings.NewReplacer("Acme Energy", "Acme Power", demoMeta.AccessToken, "another-access-token", demoTwilio.AuthToken, "another-auth-token",
+		demoCyberSource.KeyID, "another-key").Replace(b.text)
+	configs := [2]func() *Config{func() *Config { return b.parse(other) }, func() *Config { return b.parse(b.text) }}
+	count := func() (goroutines, files, series int) {
+		t.Helper()
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("no /proc here")
+		}
+		families, err := b.app.registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			series += len(f.GetMetric())
+		}
+		return runtime.NumGoroutine(), len(open), series
+	}
+	reloads := func(n int) {
+		t.Helper()
+		for i := range n {
+			if _, err := b.app.reload(configs[i%2]()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reloads(10)
+	goroutines, files, series := count()
+	reloads(100)
+	eventually(t, "all is as it was", func() bool {
+		g, f, s := count()
+		return g <= goroutines+5 && f <= files+5 && s == series
 	})
 }
 
