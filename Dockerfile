@@ -1,6 +1,8 @@
 # One static binary in an empty image. Built for the machine that builds and
 # compiled for the machine that runs, so that another platform needs no
-# emulation.
+# emulation. The base is named by its version and not by its digest: a patch of
+# Go's, with the authorities and time zones of its day, is wanted in the next
+# build, and nothing else of it is in the image.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
 
@@ -31,6 +33,8 @@ COPY --from=build /out/paythread /paythread
 # No name for it: there is no /etc/passwd. Kubernetes' runAsNonRoot wants a number.
 USER 65532:65532
 
+# No HEALTHCHECK: there is nothing here to ask with, and whoever runs the image
+# asks /livez and /readyz of the admin listener.
 # Public listener; admin listener, not for the internet.
 EXPOSE 8080 9090
 

@@ -334,9 +334,12 @@ func TestNginx(t *testing.T) {
 	backend, p := behind(t)
 	dir, port := t.TempDir(), freePort(t)
 	cert, key := p.certificate(t, dir)
+	plain := freePort(t)
+	write(t, filepath.Join(dir, "html", challenge), "yes, ours")
 	site := readDeploy(t, "nginx.conf", map[string]string{
 		`(?m)^ *listen \[::\].*\n`:       "",
-		`listen 80;`:                     "listen 127.0.0.1:" + freePort(t) + ";",
+		`listen 80;`:                     "listen 127.0.0.1:" + plain + ";",
+		`/var/www/html`:                  filepath.Join(dir, "html"),
 		`listen 443 `:                    "listen 127.0.0.1:" + port + " ",
 		`server 127\.0\.0\.1:8080;`:      "server " + backend + ";",
 		`pay\.acme\.example;`:            "example.com;",
@@ -355,7 +358,27 @@ func TestNginx(t *testing.T) {
 	write(t, file, user+"daemon off;\npid "+filepath.Join(dir, "pid")+";\nerror_log stderr;\nevents {}\nhttp {\n  access_log off;\n"+temp.String()+site+"}\n")
 	p.start(t, port, nginx, nil, "-p", dir, "-e", "stderr", "-c", file)
 	p.examine(t)
+	p.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for file, want := range map[string]string{challenge: "yes, ours", "/pay/x": "https://example.com/pay/x"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+plain+file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "example.com"
+		resp, err := p.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close() // read to its end
+		if got := resp.Header.Get("Location"); got != want && string(answer) != want {
+			t.Errorf("without TLS, of %s came %s %q %q, %v; want %q", file, resp.Status, got, answer, err, want)
+		}
+	}
 }
+
+// challenge is where certbot shows whose host it is.
+const challenge = "/.well-known/acme-challenge/x"
 
 // TestCaddy: the same of deploy/Caddyfile.
 func TestCaddy(t *testing.T) {

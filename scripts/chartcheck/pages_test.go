@@ -27,7 +27,7 @@ type follower struct {
 
 // standIns are the stand-ins' texts. Each notes how it was called first.
 var standIns = map[string]string{
-	"docker": "", "make": "", "apt-get": "", "systemctl": "", "useradd": "", "chown": "", "journalctl": "", "curl": "", "nginx": "",
+	"docker": "", "make": "", "apt-get": "", "systemctl": "", "useradd": "", "chown": "", "journalctl": "", "curl": "", "nginx": "", "certbot": "",
 	// sudo runs what it is given.
 	"sudo": `if [ "$1" = -u ]; then shift 2; fi; exec "$@"`,
 	// install cannot give files to a user that is not there.

@@ -25,6 +25,7 @@ type stage struct {
 	env        []string          // what a process in the image gets
 	labels     map[string]string
 	user       string
+	ports      []string
 	entrypoint []string
 }
 
@@ -100,6 +101,7 @@ func (b *builder) follow(i instruction) error {
 	case "USER":
 		s.user = i.text
 	case "EXPOSE": // tells people, and does nothing
+		s.ports = strings.Fields(i.text)
 	case "ENTRYPOINT":
 		if err := json.Unmarshal([]byte(i.text), &s.entrypoint); err != nil {
 			return i.fail("is not a list in JSON: a shell would have to be in the image")
@@ -126,6 +128,13 @@ func (b *builder) from(i instruction) error {
 	} else if m[1] != "scratch" {
 		return i.fail("%s: the plain steps know golang and scratch", m[1])
 	}
+	// An engine builds each platform's image from the same lines.
+	switch platform := i.flags["platform"]; {
+	case m[1] == "scratch" && platform != "":
+		return i.fail("--platform=%s: the image would be for the machine that builds", platform)
+	case m[1] != "scratch" && platform != "$BUILDPLATFORM":
+		return i.fail("wants --platform=$BUILDPLATFORM: it would build by emulation")
+	}
 	b.now = &stage{base: m[1], root: filepath.Join(b.dir, fmt.Sprintf("stage%d", len(b.stages))), workdir: "/", values: map[string]string{}}
 	name := m[2]
 	if name == "" {
@@ -137,7 +146,7 @@ func (b *builder) from(i instruction) error {
 
 // plainCommand is what RUN may say: the plain steps run it on the machine
 // itself, where nothing may be installed or changed.
-var plainCommand = regexp.MustCompile(`^(?:[A-Z]+=\S* )*(?:go mod download|scripts/build )`)
+var plainCommand = regexp.MustCompile(`^((?:[A-Z]+=\S* )*)(go mod download|scripts/build )`)
 
 // absolute is a path from the root in a command.
 var absolute = regexp.MustCompile(`(^|\s)(/\S+)`)
@@ -148,6 +157,13 @@ func (b *builder) run(i instruction) error {
 	}
 	if !plainCommand.MatchString(i.text) || strings.ContainsAny(i.text, ";&|`<>") {
 		return i.fail("%q: the plain steps run \"go mod download\" and scripts/build alone; what has to be done belongs into scripts/build", i.text)
+	}
+	if program := plainCommand.FindStringSubmatch(i.text); program[2] == "scripts/build " {
+		for _, variable := range []string{"GOOS=" + b.given["TARGETOS"], "GOARCH=" + b.given["TARGETARCH"]} {
+			if !slices.Contains(strings.Fields(expand(program[1], b.now.values)), variable) {
+				return i.fail("builds for the machine that builds: want GOOS=$TARGETOS GOARCH=$TARGETARCH, both declared with ARG")
+			}
+		}
 	}
 	command := absolute.ReplaceAllString(i.text, "${1}"+b.now.root+"$2")
 	fmt.Println("+", i.text)

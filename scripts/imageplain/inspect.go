@@ -177,6 +177,11 @@ func (i inside) tryOut(version string) error {
 	if err != nil {
 		return err
 	}
+	for _, port := range i.image.ports {
+		if !strings.Contains(string(example), ":"+port) {
+			return fmt.Errorf("the image exposes the port %s, and by default nothing listens there", port)
+		}
+	}
 	if err := os.Chmod(i.root+configFile, 0o644); err != nil {
 		return err
 	}

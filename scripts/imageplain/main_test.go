@@ -25,9 +25,9 @@ func main() {
 	case "version version":
 		fmt.Println("paythread", version)
 	case "config example":
-		fmt.Println("listen: \":8080\"")
+		fmt.Print("listen: \":8080\"\nadmin_listen: \":9090\"\n")
 	default:
-		if text, err := os.ReadFile(os.Args[len(os.Args)-1]); err == nil && string(text) == "listen: \":8080\"\n" {
+		if text, err := os.ReadFile(os.Args[len(os.Args)-1]); err == nil && string(text) == "listen: \":8080\"\nadmin_listen: \":9090\"\n" {
 			return
 		}
 		if err := os.Mkdir(os.Args[len(os.Args)-1], 0o700); err != nil {
@@ -57,6 +57,7 @@ func standInContext(t *testing.T) string {
 	put("gateway/main.go", standInProgram)
 	put("paythread.yaml", "app_secret: hunter2\n")
 	put("keys/current.jwk", "hunter2")
+	put("secrets/acme/oms-api-key", "hunter2")
 	put("docs/page.md", "a page")
 	for _, name := range []string{".dockerignore", "scripts/build"} {
 		put(name, readFile(t, filepath.Join(repository, name)))
@@ -98,7 +99,7 @@ func follow(t *testing.T, dockerfile, from, self string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"paythread.yaml", "keys/current.jwk", "docs/page.md"} {
+	for _, name := range []string{"paythread.yaml", "keys/current.jwk", "secrets/acme/oms-api-key", "docs/page.md"} {
 		if _, err := os.Stat(filepath.Join(dir, "stage0", "src", name)); err == nil {
 			t.Errorf("%s was copied, although .dockerignore names it", name)
 		}
@@ -139,6 +140,16 @@ func TestDockerfile(t *testing.T) {
 		{"no version in the binary", `scripts/build "$VERSION"`, "scripts/build dev", "it says"},
 		{"no authorities", "/etc/ssl/certs/\n", "/etc/certs/\n", "the image holds"},
 		{"time zones where nobody looks", "ENV ZONEINFO=/usr/share/zoneinfo.zip", "ENV ZONEINFO=/usr/zoneinfo.zip", "time zones are not found"},
+		{"a file that is not there", "COPY go.mod go.sum ./", "COPY go.mod go.lock ./", "go.lock"},
+		{"a build for the machine that builds", "GOOS=$TARGETOS GOARCH=$TARGETARCH ", "", "for the machine that builds"},
+		{"a platform that nobody declares", "ARG TARGETARCH\n", "", "for the machine that builds"},
+		{"a version that nobody declares", "ARG VERSION=dev\nARG TARGETOS", "ARG TARGETOS", "exit status"},
+		{"a build by emulation", "--platform=$BUILDPLATFORM ", "", "by emulation"},
+		{"an image for the machine that builds", "FROM scratch", "FROM --platform=$BUILDPLATFORM scratch", "for the machine that builds"},
+		{"authorities in the place of their folder", "/etc/ssl/certs/\n", "/etc/ssl/certs\n", "the image holds"},
+		{"an entrypoint that knows better", `["/paythread"]`, `["/paythread", "serve"]`, "want /paythread"},
+		{"a port that nobody listens on", "EXPOSE 8080 9090", "EXPOSE 8080 9100", "9100"},
+		{"a command of its own", `ENTRYPOINT ["/paythread"]`, "ENTRYPOINT [\"/paythread\"]\nCMD [\"serve\"]", "nothing that the plain steps can do"},
 		{"a context that is not copied", "COPY . .", "COPY go.mod .", "exit status"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
