@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -145,7 +146,7 @@ var docsCSS string
 
 // The pages hold no script and ask for nothing: whoever opens them tells nobody.
 var (
-	docsTemplates = template.Must(template.New("docs").Parse(docsHTML))
+	docsTemplates = template.Must(template.New("docs").Funcs(template.FuncMap{"words": docsWords}).Parse(docsHTML))
 	docsPolicy    = "default-src 'none'; style-src 'sha256-" + hashOf(docsCSS) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -161,25 +162,28 @@ type docsPage struct {
 	Paragraphs []string
 	Try        string
 	Groups     []docsGroup
+	Refusals   []docsAnswer
 	Schemas    []docsSchema
 	Problems   []problemKind
 }
 
 type docsGroup struct {
-	Name, About string
-	Operations  []docsOperation
+	ID, Name, About string
+	Operations      []docsOperation
 }
 
 type docsOperation struct {
 	ID, Method, Path, Summary string
 	Paragraphs                []string
 	Params, Body              []docsField
+	Example                   string // of the body
 	Answers                   []docsAnswer
+	Refusals                  []string // statuses
 }
 
 type docsAnswer struct {
-	Status, Text string
-	Links        []docsSchema
+	Status, Text, Example string
+	Links                 []docsSchema
 }
 
 type docsSchema struct {
@@ -194,16 +198,36 @@ type docsField struct {
 }
 
 const docsTry = `curl https://pay.example/v1/payment-requests \
-  -H 'Authorization: Bearer YOUR-API-KEY' -H 'Content-Type: application/json' \
+  -H 'Authorization: Bearer YOUR-API-KEY' \
+  -H 'Content-Type: application/json' \
   -H "Idempotency-Key: $(uuidgen)" \
   -d '{"order":"1042","phone":"082 123 4567","channel":"whatsapp",
-       "subtotal":{"value":"129.57","currency":"ZAR"},"tax":{"value":"19.43","currency":"ZAR"},"total":{"value":"149.00","currency":"ZAR"}}'`
+       "subtotal":{"value":"129.57","currency":"ZAR"},
+       "tax":{"value":"19.43","currency":"ZAR"},
+       "total":{"value":"149.00","currency":"ZAR"}}'`
+
+// docsWords makes HTML of a description: words in backquotes are code, lines
+// that begin with a dash are a list, and the page of problems is a link.
+func docsWords(text string) template.HTML {
+	text = docsCode.ReplaceAllString(template.HTMLEscapeString(text), "<code>$1</code>")
+	text = strings.ReplaceAll(text, " at /docs/problems", ` at <a href="/docs/problems">/docs/problems</a>`)
+	said, list, ok := strings.Cut(text, "\n- ")
+	if ok {
+		said += "<ul><li>" + strings.ReplaceAll(list, "\n- ", "</li><li>") + "</li></ul>"
+	}
+	return template.HTML(said) //nolint:gosec // escaped above
+}
+
+var docsCode = regexp.MustCompile("`([^`]+)`")
 
 // renderDocs makes the two pages from the description and the table of problems.
 func renderDocs(o *huma.OpenAPI) (reference, problems []byte) {
 	page := docsPage{Title: "Paythread API", Style: template.CSS(docsCSS), Paragraphs: paragraphs(o.Info.Description), Try: docsTry, Groups: docsGroups(o)}
 	for name, schema := range o.Components.Schemas.Map() {
 		page.Schemas = append(page.Schemas, docsSchema{ID: schemaID(name), Name: name, Fields: docsFields(schema)})
+	}
+	for _, r := range refusals {
+		page.Refusals = append(page.Refusals, docsAnswerOf(o, fmt.Sprint(r.status), o.Components.Responses[r.name]))
 	}
 	slices.SortFunc(page.Schemas, func(a, b docsSchema) int { return strings.Compare(a.Name, b.Name) })
 	render := func(name string, page docsPage) []byte {
@@ -229,7 +253,7 @@ func schemaID(name string) string { return "object-" + name }
 func docsGroups(o *huma.OpenAPI) []docsGroup {
 	var groups []docsGroup
 	for _, tag := range tags {
-		g := docsGroup{Name: tag.of[0], About: tag.about}
+		g := docsGroup{ID: strings.ReplaceAll(strings.ToLower(tag.of[0]), " ", "-"), Name: tag.of[0], About: tag.about}
 		for _, path := range slices.Sorted(maps.Keys(o.Paths)) {
 			item := o.Paths[path]
 			for _, op := range []*huma.Operation{item.Post, item.Get, item.Delete} {
@@ -240,7 +264,13 @@ func docsGroups(o *huma.OpenAPI) []docsGroup {
 		}
 		groups = append(groups, g)
 	}
-	return groups
+	sent := docsGroup{ID: "sent-to-you", Name: "Sent to your endpoints", About: "What a callback endpoint gets. It answers 2xx, and does the work afterwards."}
+	for _, k := range callbackKinds {
+		op := docsOperationOf(o, o.Webhooks[k.name].Post)
+		op.Path = "your address"
+		sent.Operations = append(sent.Operations, op)
+	}
+	return append(groups, sent)
 }
 
 func docsOperationOf(o *huma.OpenAPI, op *huma.Operation) docsOperation {
@@ -254,22 +284,45 @@ func docsOperationOf(o *huma.OpenAPI, op *huma.Operation) docsOperation {
 		d.Params = append(d.Params, f)
 	}
 	if op.RequestBody != nil {
-		d.Body = docsFields(resolved(o, op.RequestBody.Content[fiber.MIMEApplicationJSON].Schema))
+		body := op.RequestBody.Content[fiber.MIMEApplicationJSON]
+		d.Body, d.Example = docsFields(resolved(o, body.Schema)), indented(body.Example)
 	}
 	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
-		r := op.Responses[status]
-		if r.Ref != "" {
-			r = o.Components.Responses[r.Ref[strings.LastIndexByte(r.Ref, '/')+1:]]
+		if r := op.Responses[status]; r.Ref != "" {
+			d.Refusals = append(d.Refusals, status)
+		} else {
+			d.Answers = append(d.Answers, docsAnswerOf(o, status, r))
 		}
-		a := docsAnswer{Status: status, Text: r.Description}
-		for _, media := range slices.Sorted(maps.Keys(r.Content)) {
-			if name := refName(r.Content[media].Schema); name != "" {
-				a.Links = append(a.Links, docsSchema{ID: schemaID(name), Name: name})
-			}
-		}
-		d.Answers = append(d.Answers, a)
 	}
 	return d
+}
+
+func docsAnswerOf(o *huma.OpenAPI, status string, r *huma.Response) docsAnswer {
+	a := docsAnswer{Status: status, Text: r.Description}
+	for _, media := range slices.Sorted(maps.Keys(r.Content)) {
+		if name := refName(r.Content[media].Schema); name != "" {
+			a.Links = append(a.Links, docsSchema{ID: schemaID(name), Name: name})
+		}
+		if shown := indented(r.Content[media].Example); shown != "" {
+			a.Example = shown
+		}
+	}
+	return a
+}
+
+// indented writes an example as a person reads it.
+func indented(example any) string {
+	if example == nil {
+		return ""
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(example); err != nil {
+		panic("gateway: " + err.Error()) // a mistake in the program
+	}
+	return strings.TrimSpace(b.String())
 }
 
 func resolved(o *huma.OpenAPI, s *huma.Schema) *huma.Schema {
@@ -291,6 +344,7 @@ func docsFields(s *huma.Schema) []docsField {
 	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
 		fields = append(fields, docsFieldOf(name, s.Properties[name], slices.Contains(s.Required, name)))
 	}
+	slices.SortStableFunc(fields, func(a, b docsField) int { return strings.Compare(fmt.Sprint(b.Required), fmt.Sprint(a.Required)) })
 	return fields
 }
 

@@ -122,9 +122,28 @@ func TestDocsPages(t *testing.T) {
 		for _, m := range regexp.MustCompile(`href="(#[^"]+)"`).FindAllStringSubmatch(r.raw, -1) {
 			links = append(links, path+m[1])
 		}
-		if len(r.raw) > 170<<10 {
+		if len(r.raw) > 260<<10 {
 			t.Errorf("%s has %d bytes", path, len(r.raw))
 		}
+	}
+	reference := b.call(apiCall{method: "GET", path: "/docs"}).raw
+	if found := regexp.MustCompile("[^\n]{0,40}`[^\n]{0,40}").FindString(reference); found != "" {
+		t.Errorf("the marks of a description are shown: %s", found)
+	}
+	examples, err := readExamples(openAPIExamples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range examples.Calls { // its answer stands in its section
+		_, section, _ := strings.Cut(reference, `<section aria-labelledby="`+e.Operation+`"`)
+		section, _, _ = strings.Cut(section, "</section>")
+		if len(e.Answer) > 0 && !strings.Contains(section, "<summary>Example</summary>") {
+			t.Errorf("%s has no example", e.Operation)
+		}
+	}
+	first := strings.Index(reference, "<a ")
+	if !strings.HasPrefix(reference[first:], `<a class="skip" href="#content">`) {
+		t.Error("whoever has a keyboard alone cannot skip the contents")
 	}
 	for _, link := range links {
 		if !ids[link] {
