@@ -131,6 +131,18 @@ func (t *theirs) takenBack(attempt int) bool {
 	})
 }
 
+// gaveBack tells whether they gave back one payment.
+func (t *theirs) gaveBack(payment platforms.Found) bool {
+	return slices.ContainsFunc(t.operations, func(f followedOn) bool {
+		return f.Succeeded && f.Operation != conversations.OperationCapture && (f.PaymentID == payment.ID || f.RootID == payment.ID)
+	})
+}
+
+// onSecond tells whether they did an operation on a charge that is one too many.
+func (t *theirs) onSecond(a conversations.Attempt, f followedOn) bool {
+	return slices.ContainsFunc(t.payments[a.N], func(p platforms.Found) bool { return isSecond(a, p) && (f.PaymentID == p.ID || f.RootID == p.ID) })
+}
+
 // compareMoney compares everything between two times and changes nothing.
 func compareMoney(ctx context.Context, store comparedStore, auditor platforms.Auditor, merchantID string, from, to time.Time) (*comparison, error) {
 	t := &transactions{store: store, log: slog.New(slog.DiscardHandler)}
@@ -152,6 +164,9 @@ func compareMoney(ctx context.Context, store comparedStore, auditor platforms.Au
 			}
 			if r := at.request; r != nil { // it is there, as it was before it was paid
 				row.order, row.created, row.ours, row.difference = r.Order.Reference, r.CreatedAt, string(r.Lifecycle), "it knows of no such payment"
+			}
+			if !mayHaveMoved(found) {
+				row.difference = ""
 			}
 			c.rows = append(c.rows, row)
 			return nil
@@ -228,6 +243,8 @@ func (c *comparison) compare(k *theirs, from, to time.Time) {
 		case best.ID != "":
 			row.theirs = theirWord(best)
 			switch {
+			case slices.ContainsFunc(found, func(f platforms.Found) bool { return isSecond(a, f) && !k.gaveBack(f) }):
+				row.difference = "they have charged twice by one reference"
 			case theyTook && slices.Contains(nothingTaken, a.State) && k.takenBack(a.N):
 				row.theirs += ", given back"
 			case theyTook && slices.Contains(nothingTaken, a.State):
@@ -268,7 +285,7 @@ func (c *comparison) compare(k *theirs, from, to time.Time) {
 		add(row)
 	}
 	for _, f := range k.operations {
-		if a := r.Attempt(f.attempt); matched[f.ID] || !f.Succeeded || k.takenBack(f.attempt) && slices.Contains(nothingTaken, a.State) {
+		if a := r.Attempt(f.attempt); matched[f.ID] || !f.Succeeded || k.onSecond(*a, f) || k.takenBack(f.attempt) && slices.Contains(nothingTaken, a.State) {
 			continue
 		}
 		add(comparedRow{at: f.At, what: whatOf(f.Found), amount: f.Amount, ours: "-", theirs: theirWord(f.Found), difference: "they did it, we do not know of it"})

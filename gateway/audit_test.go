@@ -211,6 +211,20 @@ func TestComparison(t *testing.T) {
 		{"somebody else's", audited(conversations.AttemptDeclined), []platforms.Found{paymentFound("6500", "SHOP-1", conversations.OutcomeCaptured)}, "payment 1|ZAR 149.00|declined|-|\n"},
 		{"nobody's", audited(conversations.AttemptDeclined), []platforms.Found{paymentFound("7777", "pr_1k3v9m2x7c1d5f8g4h6j-1", conversations.OutcomeCaptured)},
 			"payment|ZAR 149.00|-|captured|no such payment request\npayment 1|ZAR 149.00|declined|-|\n"},
+		{"charged twice", audited(conversations.AttemptCaptured), []platforms.Found{paymentFound("7001", code, conversations.OutcomeCaptured), paymentFound("7002", code, conversations.OutcomeAuthorized)},
+			"payment 1|ZAR 149.00|captured|authorized|they have charged twice by one reference\n"},
+		{"charged twice, and one was given back", audited(conversations.AttemptCaptured), []platforms.Found{
+			paymentFound("7001", code, conversations.OutcomeCaptured), paymentFound("7002", code, conversations.OutcomeCaptured), func() platforms.Found {
+				f := followOnFound("8001", code, conversations.OperationVoid, 14900)
+				f.PaymentID, f.RootID = "7002", "7002"
+				return f
+			}()},
+			"payment 1|ZAR 149.00|captured|captured|\n"},
+		{"a decline that was forgotten", func() *conversations.PaymentRequest {
+			r := audited(conversations.AttemptDeclined)
+			r.Lifecycle, r.Attempts = conversations.Open, nil
+			return r
+		}(), []platforms.Found{paymentFound("7001", code, conversations.OutcomeDeclined)}, "payment|ZAR 149.00|open|declined|\n"},
 		{"forgotten", func() *conversations.PaymentRequest {
 			r := audited(conversations.AttemptDeclined)
 			r.Lifecycle, r.Attempts = conversations.Open, nil

@@ -33,7 +33,7 @@ const (
 	findingSettled   moneyNews = "settled"    // an operation of ours whose outcome was not known was done
 	findingOperation moneyNews = "operation"  // an operation was done elsewhere
 	findingNoRequest moneyNews = "no_request" // the reference has our form, and there is no such payment request
-	findingAmount    moneyNews = "amount"     // the amount is not the one that is known here, or more than there was
+	findingAmount    moneyNews = "amount"     // the amount is not the one that is known here, or more than there was: also a second charge
 )
 
 var findingKinds = []moneyNews{findingPayment, findingSettled, findingOperation, findingNoRequest, findingAmount}
@@ -196,12 +196,15 @@ func (t *transactions) learn(ctx context.Context, merchantID string, auditor pla
 	if err != nil {
 		return findingNone, err
 	}
+	if !there && !mayHaveMoved(found) {
+		return findingNone, nil // such as a decline that a restored store has forgotten
+	}
 	if !there {
 		t.log.WarnContext(ctx, "a transaction at the platform refers to no payment request of the merchant", "audit", true, "merchant_id", merchantID, "platform_id", found.ID, "reference", found.Code)
 		return findingNoRequest, nil
 	}
 	if found.Operation != "" {
-		return t.learnOperation(ctx, auditor, at, found)
+		return t.learnOperation(ctx, auditor, at, found, seen)
 	}
 	return t.learnPayment(ctx, auditor, at, found)
 }
@@ -210,6 +213,22 @@ func (t *transactions) learn(ctx context.Context, merchantID string, auditor pla
 var held = []conversations.Outcome{
 	conversations.OutcomeAuthorized, conversations.OutcomeCaptured, conversations.OutcomeInReview,
 	conversations.OutcomePartial, conversations.OutcomeRiskDeclined,
+}
+
+// mayHaveMoved tells whether a transaction moved money, as far as the platform
+// says.
+func mayHaveMoved(f platforms.Found) bool {
+	if f.Operation != "" {
+		return f.Succeeded
+	}
+	return slices.Contains(held, f.Result.Outcome) || f.Result.Outcome == conversations.OutcomeUnknown
+}
+
+// isSecond tells whether a payment that holds or took money is not the one that
+// counts for its attempt: a restored store numbers its attempts as before, and
+// not every platform refuses the reference of a charge that it has made.
+func isSecond(a conversations.Attempt, f platforms.Found) bool {
+	return ourMoney(a.State) && a.Result.PaymentID != "" && f.ID != a.Result.PaymentID && slices.Contains(held, f.Result.Outcome)
 }
 
 // nothingTaken are the states of attempts that are held to have taken nothing.
@@ -225,6 +244,10 @@ func (t *transactions) learnPayment(ctx context.Context, auditor platforms.Audit
 	case a.TakenBack(t.store.Now()):
 		return findingNone, nil
 	case slices.Contains(nothingTaken, a.State) && took, a.State == conversations.AttemptUnsettled:
+	case isSecond(*a, found):
+		t.log.ErrorContext(ctx, "the platform has charged twice by one reference", "audit", true, "payment_request_id", at.request.ID, "attempt", a.Code, "platform_id", found.ID,
+			"amount", found.Amount.Decimal(), "currency", found.Amount.Currency)
+		return findingAmount, nil
 	case took && a.Result.PaymentID == found.ID && !a.Result.Amount.IsZero() && !found.Amount.IsZero() && found.Amount != a.Result.Amount:
 		t.log.ErrorContext(ctx, "a payment has another amount at the platform", "audit", true, "payment_request_id", at.request.ID, "attempt", a.Code, "platform_id", found.ID,
 			"amount", a.Result.Amount.Decimal(), "platform_amount", found.Amount.Decimal(), "currency", found.Amount.Currency)
@@ -266,7 +289,7 @@ func wholeStory(ctx context.Context, auditor platforms.Auditor, a conversations.
 // learnOperation makes an operation known that was done and is not known as
 // done here: one of ours whose answer was lost, or one that somebody did at the
 // platform. Which it is the payment request knows best.
-func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Auditor, at belonging, found platforms.Found) (moneyNews, error) {
+func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Auditor, at belonging, found platforms.Found, seen *metTransactions) (moneyNews, error) {
 	r := at.request
 	if !found.Succeeded || isKnown(at, found) {
 		return findingNone, nil
@@ -275,6 +298,9 @@ func (t *transactions) learnOperation(ctx context.Context, auditor platforms.Aud
 		return findingNone, err
 	} else if there {
 		found = completed(full, found, at)
+	}
+	if charge, known := seen.find(found.RootID); known && isSecond(*at.attempt, charge) {
+		return findingNone, nil // somebody gives back the charge that is too many
 	}
 	applied, err := t.store.Apply(ctx, r.ContactID, conversations.OperationFound{
 		RequestID: r.ID, Attempt: at.attempt.N, Operation: found.Operation, Amount: found.Amount, Code: found.Code,

@@ -233,6 +233,7 @@ func TestLearn(t *testing.T) {
 		request *conversations.PaymentRequest
 		found   platforms.Found
 		others  []platforms.Found // in the books
+		met     []platforms.Found // before it
 		want    moneyNews
 		applied string
 	}{
@@ -253,6 +254,15 @@ func TestLearn(t *testing.T) {
 		}()},
 		{name: "somebody else's", request: audited(conversations.AttemptNotFound), found: paymentFound("7001", "SHOP-77", conversations.OutcomeCaptured)},
 		{name: "no such request", request: audited(conversations.AttemptNotFound), found: paymentFound("7001", "pr_1k3v9m2x7c1d5f8g4h6j-1", conversations.OutcomeCaptured), want: findingNoRequest},
+		{name: "a second charge by one reference", request: audited(conversations.AttemptCaptured), found: paymentFound("7002", code, conversations.OutcomeCaptured), want: findingAmount},
+		{name: "what gives a second charge back", request: audited(conversations.AttemptCaptured), found: func() platforms.Found {
+			f := followOnFound("8001", code, conversations.OperationVoid, 14900)
+			f.PaymentID, f.RootID = "7002", "7002"
+			return f
+		}(), met: []platforms.Found{paymentFound("7001", code, conversations.OutcomeCaptured), paymentFound("7002", code, conversations.OutcomeCaptured)}},
+		{name: "a decline before it by the same reference", request: audited(conversations.AttemptCaptured), found: paymentFound("7002", code, conversations.OutcomeDeclined)},
+		{name: "a decline that was forgotten", request: audited(conversations.AttemptNotFound), found: paymentFound("7001", auditedRequest+"-2", conversations.OutcomeDeclined)},
+		{name: "no such attempt, and it does not say what it was", request: audited(conversations.AttemptNotFound), found: paymentFound("7001", auditedRequest+"-2", conversations.OutcomeUnknown), want: findingNoRequest},
 		{name: "no such attempt", request: audited(conversations.AttemptNotFound), found: paymentFound("7001", auditedRequest+"-2", conversations.OutcomeCaptured), want: findingNoRequest},
 
 		{name: "a refund that is known by its number", request: audited(conversations.AttemptCaptured, operationWith(1, refund, conversations.OperationSucceeded, 1000, "8001")),
@@ -282,7 +292,11 @@ func TestLearn(t *testing.T) {
 			t.Parallel()
 			store := &heldRequests{requests: map[string]*conversations.PaymentRequest{auditedRequest: c.request}}
 			learner := &transactions{store: store, log: silent}
-			got, err := learner.learn(t.Context(), "acme", &books{all: append(c.others, c.found)}, c.found, newMetTransactions())
+			met := newMetTransactions()
+			for _, other := range c.met {
+				met.add(other)
+			}
+			got, err := learner.learn(t.Context(), "acme", &books{all: append(c.others, c.found)}, c.found, met)
 			if err != nil || got != c.want {
 				t.Errorf("it told %q, %v, want %q", got, err, c.want)
 			}
