@@ -71,7 +71,7 @@ function take(id, { type, data }) {
   console.log('callback', type, data.order, data.status);
 }
 
-const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Order 1047</title>
+const page = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Order 1047</title>
 <h1>Order 1047</h1><p>Status: <strong id="status">unpaid</strong> <button id="refund" hidden>Refund ZAR 10.00</button></p>
 <paythread-panel id="panel" gateway="${gateway}"></paythread-panel>
 <script src="${gateway}/extension/paythread.js" crossorigin defer></script><script src="/page.js" defer></script></html>`;
@@ -122,7 +122,7 @@ const server = http.createServer((request, response) => {
 });
 server.listen(port, '127.0.0.1', async () => {
   const here = `http://127.0.0.1:${server.address().port}`;
-  // In earnest: once, by hand, and the secret goes where your secrets lie.
-  ({ secret } = await call('POST', '/v1/callback-endpoints', { url: `${here}/callbacks`, events: ['payment_request.*'] }));
+  // In earnest: once, by hand, and the secret goes where your secrets lie. Here the key makes a restart find the endpoint that it has.
+  ({ secret } = await call('POST', '/v1/callback-endpoints', { url: `${here}/callbacks`, events: ['payment_request.*'] }, `oms-${here}`));
   console.log('listening', here.replace('127.0.0.1', 'localhost'));
 });
