@@ -412,41 +412,98 @@ func firesAndNot(t *testing.T, alert string) {
 	}
 }
 
-// dashboardQueries returns the queries of the dashboard by panel, and holds
-// each panel to have a unit, a description and its data source by the variable.
-func dashboardQueries(t *testing.T) map[string]string {
+// dashboardPanel is what is looked at of a panel.
+type dashboardPanel struct {
+	ID          int                      `json:"id"`
+	Type        string                   `json:"type"`
+	Title       string                   `json:"title"`
+	Description string                   `json:"description"`
+	Source      dashboardSource          `json:"datasource"`
+	Place       struct{ X, Y, W, H int } `json:"gridPos"`
+	FieldConfig struct {
+		Defaults struct {
+			Unit string `json:"unit"`
+		} `json:"defaults"`
+	} `json:"fieldConfig"`
+	Targets []struct {
+		Ref    string          `json:"refId"`
+		Source dashboardSource `json:"datasource"`
+		Expr   string          `json:"expr"`
+		Legend string          `json:"legendFormat"`
+	} `json:"targets"`
+}
+
+type dashboardSource struct {
+	UID string `json:"uid"`
+}
+
+var (
+	labelsByForm = regexp.MustCompile(`\b(?:sum|max|min) by \(([a-z_, ]+)\) `)
+	rangeForm    = regexp.MustCompile(`\[([^\]]+)\]`)
+)
+
+// TestDashboardLayout: panels lie beside each other, what tells curves apart
+// stands in their legends, and rates follow how close a viewer looks.
+func TestDashboardLayout(t *testing.T) {
+	t.Parallel()
+	panels := dashboard(t)
+	if len(panels) < 50 {
+		t.Errorf("%d panels: this test does not see them", len(panels))
+	}
+	for i, p := range panels {
+		for _, other := range panels[:i] {
+			if p.Place.X < other.Place.X+other.Place.W && other.Place.X < p.Place.X+p.Place.W &&
+				p.Place.Y < other.Place.Y+other.Place.H && other.Place.Y < p.Place.Y+p.Place.H {
+				t.Errorf("panel %d, %s, lies on %s", p.ID, p.Title, other.Title)
+			}
+		}
+		if p.Place.W < 1 || p.Place.H < 1 || p.Place.X < 0 || p.Place.X+p.Place.W > 24 {
+			t.Errorf("panel %d, %s, is not inside the 24 columns: %+v", p.ID, p.Title, p.Place)
+		}
+		legends := map[string]bool{}
+		for _, q := range p.Targets {
+			if legends[q.Legend] || q.Legend == "" && p.Type == "timeseries" {
+				t.Errorf("panel %d, %s: the legend %q does not tell its curves apart", p.ID, p.Title, q.Legend)
+			}
+			legends[q.Legend] = true
+			if by := labelsByForm.FindAllStringSubmatch(q.Expr, 1); len(by) > 0 && p.Type == "timeseries" && strings.Count(q.Expr, " by (") == 1 {
+				for _, label := range strings.Split(by[0][1], ", ") {
+					if label != "le" && !strings.Contains(q.Legend, "{{"+label+"}}") {
+						t.Errorf("panel %d, %s: the legend %q lacks the label %s", p.ID, p.Title, q.Legend, label)
+					}
+				}
+			}
+			for _, over := range rangeForm.FindAllStringSubmatch(q.Expr, -1) {
+				if p.Type == "timeseries" && over[1] != "$__rate_interval" {
+					t.Errorf("panel %d, %s: a curve over [%s]", p.ID, p.Title, over[1])
+				}
+			}
+		}
+	}
+}
+
+// dashboard returns the panels of the dashboard.
+func dashboard(t *testing.T) []dashboardPanel {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "helm", "dashboards", "paythread.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	type source struct {
-		UID string `json:"uid"`
-	}
 	var board struct {
-		Panels []struct {
-			ID          int    `json:"id"`
-			Type        string `json:"type"`
-			Title       string `json:"title"`
-			Description string `json:"description"`
-			Source      source `json:"datasource"`
-			FieldConfig struct {
-				Defaults struct {
-					Unit string `json:"unit"`
-				} `json:"defaults"`
-			} `json:"fieldConfig"`
-			Targets []struct {
-				Ref    string `json:"refId"`
-				Source source `json:"datasource"`
-				Expr   string `json:"expr"`
-			} `json:"targets"`
-		} `json:"panels"`
+		Panels []dashboardPanel `json:"panels"`
 	}
 	if err := json.Unmarshal(b, &board); err != nil {
 		t.Fatal(err)
 	}
+	return board.Panels
+}
+
+// dashboardQueries returns the queries of the dashboard by panel, and holds
+// each panel to have a unit, a description and its data source by the variable.
+func dashboardQueries(t *testing.T) map[string]string {
+	t.Helper()
 	queries, seen := map[string]string{}, map[int]bool{}
-	for _, p := range board.Panels {
+	for _, p := range dashboard(t) {
 		if seen[p.ID] {
 			t.Errorf("two panels have the id %d", p.ID)
 		}
@@ -496,7 +553,7 @@ func TestBehindFeed(t *testing.T) {
 
 // emptyInCalm are operands of rules that give nothing while all is well.
 var emptyInCalm = map[string]string{
-	"absent(paythread_build_info)": "it gives something only when no process is scraped",
+	"absent(last_over_time(paythread_build_info[6h]))": "it gives something only when no process is scraped",
 }
 
 // ruleQueries returns the queries of the rules: what is recorded, and what the
@@ -661,6 +718,7 @@ func TestRulesNameWhatExists(t *testing.T) {
 
 var (
 	selectorForm = regexp.MustCompile(`(paythread[_:][a-z0-9_:]+)(?:\{([^}]*)\})?`)
+	httpForm     = regexp.MustCompile(`^[1-5](\.\.|\d\d)$`)
 	matcherForm  = regexp.MustCompile(`([a-z_]+)(?:=~|!~|!=|=)"([^"]*)"`)
 )
 
@@ -670,8 +728,9 @@ type labelValues map[string][]string
 // cannotHave tells what is wrong with asking for a value of a label, or for
 // those that one of several fit. What Prometheus puts on is not looked at.
 func (l labelValues) cannotHave(label, asked string) string {
-	switch label {
-	case "namespace", "job", "instance", "le", "sender", "merchant", "version":
+	switch {
+	case slices.Contains([]string{"namespace", "job", "instance", "le", "sender", "merchant", "version"}, label),
+		label == "status" && slices.Contains(l[label], "200") && httpForm.MatchString(asked):
 		return ""
 	}
 	if l[label] == nil {
@@ -703,9 +762,9 @@ func TestSharedGaugesAreNotSummed(t *testing.T) {
 				continue
 			}
 			seen++
-			begin := query[:m[0]]
-			if strings.Contains(begin, "sum") || strings.Contains(begin, "avg") || strings.Contains(begin, "count") {
-				t.Errorf("%s adds up what each process shows: %s", name, query)
+			around := foldForm.FindAllString(query[:m[0]], -1)
+			if n := len(around); n > 0 && around[n-1] != "max" && around[n-1] != "min" {
+				t.Errorf("%s takes the %s of what each process shows: %s", name, around[n-1], query)
 			}
 		}
 	}
@@ -713,6 +772,9 @@ func TestSharedGaugesAreNotSummed(t *testing.T) {
 		t.Errorf("%d such gauges in queries: this test does not see them", seen)
 	}
 }
+
+// foldForm finds what makes one value of many.
+var foldForm = regexp.MustCompile(`\b(?:sum|avg|count|max|min|stddev|topk|bottomk|quantile)\b`)
 
 // runbookQueries returns the queries in the runbooks.
 func runbookQueries(t *testing.T) map[string]string {
