@@ -81,6 +81,8 @@ func newTab(t *testing.T) context.Context {
 		allocator, stopAllocator := chromedp.NewExecAllocator(context.Background(),
 			chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 			chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
+			// The address bar, which nobody looks at, would bring two pages of its own to each window.
+			chromedp.Flag("disable-features", "WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 			chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true),
 			chromedp.UserDataDir(dir), chromedp.WindowSize(390, 844))
 		ctx, stop := chromedp.NewContext(allocator)

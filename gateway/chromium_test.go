@@ -47,6 +47,8 @@ func startChromium(t *testing.T) *chromium {
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(binary), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(time.Minute),
+		// The address bar, which nobody looks at, would bring two pages of its own to each window.
+		chromedp.Flag("disable-features", "WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 	}
 	for _, flag := range flags {
 		options = append(options, chromedp.Flag(flag, true))
