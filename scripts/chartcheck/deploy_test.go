@@ -345,6 +345,7 @@ func TestNginx(t *testing.T) {
 		`pay\.acme\.example;`:            "example.com;",
 		`/etc/letsencrypt/.*/fullch.*;`:  cert + ";",
 		`/etc/letsencrypt/.*/privkey.*;`: key + ";",
+		`/var/log/nginx/`:                dir + "/",
 	})
 	var temp strings.Builder
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
@@ -358,6 +359,26 @@ func TestNginx(t *testing.T) {
 	write(t, file, user+"daemon off;\npid "+filepath.Join(dir, "pid")+";\nerror_log stderr;\nevents {}\nhttp {\n  access_log off;\n"+temp.String()+site+"}\n")
 	p.start(t, port, nginx, nil, "-p", dir, "-e", "stderr", "-c", file)
 	p.examine(t)
+	for _, address := range []string{"/p/hushhush", "/r/hushhush", "/pay/hushhush/state", "/receipts/hushhush.pdf", "/webhooks/acme-wa/hushhush", "/v1/conversations?phone=hushhush"} {
+		if resp, err := p.client.Get(p.url + address); err == nil {
+			_ = resp.Body.Close() // only what is logged of it counts
+		}
+	}
+	var logged string
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(logged, "GET /v1/conversations"); time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile(filepath.Join(dir, "access.log"))
+		if logged = string(b); time.Now().After(end) {
+			t.Fatalf("nginx does not log its calls: %v\n%s", err, logged)
+		}
+	}
+	for _, path := range []string{"/p/...", "/pay/...", "/receipts/...", "/webhooks/acme-wa/..."} {
+		if !strings.Contains(logged, "GET "+path+`"`) {
+			t.Errorf("%s is not logged", path)
+		}
+	}
+	if strings.Contains(logged, "hush") {
+		t.Errorf("nginx logs what nobody should read there:\n%s", logged)
+	}
 	p.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for file, want := range map[string]string{challenge: "yes, ours", "/pay/x": "https://example.com/pay/x"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+plain+file, nil)

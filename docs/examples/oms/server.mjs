@@ -53,7 +53,7 @@ async function refund(known) {
 // Whether a callback was signed with our secret, within five minutes: over the bytes as they came.
 function verified(headers, body) {
   const id = headers['webhook-id'], time = Number(headers['webhook-timestamp']);
-  if (!id || !(Math.abs(Date.now() / 1000 - time) <= 300)) return false;
+  if (!secret || !id || !(Math.abs(Date.now() / 1000 - time) <= 300)) return false;
   const want = createHmac('sha256', Buffer.from(secret.replace('whsec_', ''), 'base64')).update(`${id}.${time}.`).update(body).digest();
   return String(headers['webhook-signature']).split(' ').some((signature) => {
     const got = Buffer.from(signature.replace('v1,', ''), 'base64');
