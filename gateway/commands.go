@@ -333,11 +333,12 @@ func configFlag(flags *flag.FlagSet) func(process) (*Config, error) {
 // need be.
 func configReader(flags *flag.FlagSet) func(process) (*Config, contents, error) {
 	file := flags.String("config", "", "the configuration `FILE` (YAML)")
+	once := pipes{}
 	return func(p process) (*Config, contents, error) {
 		if *file == "" {
 			return nil, nil, usageError{"--config FILE is missing"}
 		}
-		return readConfig(*file, p.env)
+		return readConfig(*file, p.env, once)
 	}
 }
 

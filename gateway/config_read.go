@@ -68,16 +68,16 @@ const (
 // error is a ConfigProblems with all that is wrong, except where the file cannot be
 // read at all.
 func loadConfig(file string, environ []string) (*Config, error) {
-	c, _, err := readConfig(file, environ)
+	c, _, err := readConfig(file, environ, nil)
 	return c, err
 }
 
 // readConfig is loadConfig that also tells what was in the files that it read,
-// as far as it came.
-func readConfig(file string, environ []string) (*Config, contents, error) {
+// as far as it came. Whoever reads again gives the same pipes.
+func readConfig(file string, environ []string, once pipes) (*Config, contents, error) {
 	r := newReader(file, environ)
-	data, err := readBounded(file, largestConfig)
-	r.read.note(file, data, err)
+	r.once = once
+	data, err := r.content(file, largestConfig)
 	if err != nil {
 		return nil, r.read, fmt.Errorf("read configuration: %w", err)
 	}
@@ -151,9 +151,10 @@ type reader struct {
 	places   map[string]place  // key to where its value stands
 	bad      map[string]bool   // keys that have a problem of their own already
 	problems []ConfigProblem
-	hints    []ConfigProblem   // what is right and worth a look
-	unfilled []string          // keys whose secret is still the example's placeholder
-	read     contents          // the files that values came from
+	hints    []ConfigProblem // what is right and worth a look
+	unfilled []string        // keys whose secret is still the example's placeholder
+	read     contents        // the files that values came from, but for pipes
+	once     pipes
 	fixed    map[string]digest // what is written under the keys that only a restart changes
 }
 
@@ -570,8 +571,7 @@ const byteOrderMark = "\ufeff"
 // keepFile takes a secret from a file, without the newlines that editors leave
 // at its end.
 func (r *reader) keepFile(path string, f field, name string) {
-	data, err := readBounded(name, largestSecret)
-	r.read.note(name, data, err)
+	data, err := r.content(name, largestSecret)
 	if err != nil {
 		r.problem(path, "%v", err)
 		return
@@ -589,18 +589,42 @@ func (r *reader) keepFile(path string, f field, name string) {
 	}
 }
 
-// readBounded reads a file that is not larger than most.
-func readBounded(name string, most int64) ([]byte, error) {
+// pipes keeps what came from files that give it only once, such as the pipe of
+// a shell's <(command) or of a program that decrypts: opened again they would
+// be empty, or wait for ever.
+type pipes map[string][]byte
+
+// content reads a file, and notes what is in it if that may change.
+func (r *reader) content(name string, most int64) ([]byte, error) {
+	if data, had := r.once[name]; had {
+		return data, nil
+	}
+	data, regular, err := readBounded(name, most)
+	switch {
+	case err != nil || regular:
+		r.read.note(name, data, err)
+	case r.once != nil:
+		r.once[name] = data
+	}
+	return data, err
+}
+
+// readBounded reads a file that is not larger than most, and tells whether it is
+// a regular one.
+func readBounded(name string, most int64) (data []byte, regular bool, err error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if info, err := f.Stat(); err == nil {
+		regular = info.Mode().IsRegular()
+	}
+	data, err = io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(data)) > most {
 		err = fmt.Errorf("the file %s is larger than %d bytes", name, most)
 	}
-	return data, err
+	return data, regular, err
 }
 
 // elementsOf splits what is written on one line for a list.

@@ -44,7 +44,7 @@ func (c contents) note(file string, data []byte, err error) {
 func (c contents) look(files ...string) {
 	for _, f := range files {
 		if f != "" {
-			data, err := readBounded(f, largestConfig)
+			data, _, err := readBounded(f, largestConfig)
 			c.note(f, data, err)
 		}
 	}

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -351,6 +353,53 @@ func TestReloaderFollowsFiles(t *testing.T) {
 			t.Errorf("%v settings need a restart", got)
 		}
 	})
+}
+
+// TestPipesAreReadOnce: a configuration, or a secret, that comes through a pipe
+// is not looked at again, and is what it was where all is read again.
+func TestPipesAreReadOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := checkout.NewKeyFile(filepath.Join(dir, checkout.CurrentKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("dir: keys", "dir: .", "auth_token: replaceme", "auth_token_file: token", "app_secret: replaceme", "app_secret_file: secret").Replace(string(printExample()))
+	file, token, secret := filepath.Join(dir, "config"), filepath.Join(dir, "token"), filepath.Join(dir, "secret")
+	given := make(chan error, 2)
+	for name, content := range map[string]string{file: text, token: "from-a-pipe"} {
+		if err := syscall.Mkfifo(name, 0o600); err != nil {
+			t.Skip(err)
+		}
+		go func() { given <- os.WriteFile(name, []byte(content), 0o600) }()
+	}
+	if err := os.WriteFile(secret, []byte("first"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	once := pipes{}
+	c, read, err := readConfig(file, nil, once)
+	if err = errors.Join(err, <-given, <-given); err != nil {
+		t.Fatal(err)
+	}
+	if _, looks := read[secret]; !looks || len(read) != 3 { // and both link keys
+		t.Errorf("looks at %v", slices.Collect(maps.Keys(read)))
+	}
+	if s, _ := c.Sender("acme-sms"); s.Settings["auth_token"] != "from-a-pipe" {
+		t.Error("the secret of a pipe was not read")
+	}
+	if err := os.WriteFile(secret, []byte("second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if maps.Equal(read.now(), read) {
+		t.Error("a change of a secret is not seen")
+	}
+	if c, _, err = readConfig(file, nil, once); err != nil {
+		t.Fatal(err)
+	}
+	sms, _ := c.Sender("acme-sms")
+	wa, _ := c.Sender("acme-whatsapp")
+	if sms.Settings["auth_token"] != "from-a-pipe" || wa.Settings["app_secret"] != "second" {
+		t.Error("what was read again is not what there is")
+	}
 }
 
 // TestReloadReleasesSenders: a sender that was held back for its credentials
