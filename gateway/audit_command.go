@@ -21,7 +21,7 @@ import (
 func auditCommand(flags *flag.FlagSet) action {
 	load := configFlag(flags)
 	merchantID := flags.String("merchant", "", "the `ID` of the merchant")
-	since := flags.Duration("since", 48*time.Hour, "how far `BACK`, such as 48h")
+	since := spanFlag(flags, "since", 48*time.Hour, "how far `BACK`, such as 48h or 3d")
 	return func(ctx context.Context, p process) (err error) {
 		if *merchantID == "" {
 			return usageError{"--merchant ID is missing"}

@@ -108,7 +108,7 @@ var commands = slices.Concat([]command{
 	},
 	{
 		name:     "doctor",
-		synopsis: "--config FILE",
+		synopsis: "--config FILE [--local]",
 		short:    "look at what a deployment needs, and say how to mend it",
 		long: "Checks the configuration, the link keys and Redis, asks the payment platforms and the messaging companies, and prints what it\n" +
 			"found. It changes nothing, anywhere.\n" +
@@ -319,6 +319,25 @@ func (c command) help(flags *flag.FlagSet) string {
 	}
 	return b.String()
 }
+
+// spanFlag defines a flag that is written as the durations of the configuration
+// are, days included.
+func spanFlag(flags *flag.FlagSet, name string, otherwise time.Duration, usage string) *time.Duration {
+	to := &spanValue{otherwise}
+	flags.Var(to, name, usage)
+	return &to.Duration
+}
+
+type spanValue struct{ time.Duration }
+
+// Set takes what parseDuration reads.
+func (v *spanValue) Set(s string) (err error) {
+	v.Duration, err = parseDuration(s)
+	return err
+}
+
+// String returns the duration as it would be written.
+func (v *spanValue) String() string { return formatDuration(v.Duration) }
 
 // configFlag defines --config and returns what loads it.
 func configFlag(flags *flag.FlagSet) func(process) (*Config, error) {

@@ -59,6 +59,8 @@ func TestRun(t *testing.T) {
 		"check of no file":   {[]string{"config", "check", "--config", "not-there.yaml"}, exitFailed, "", "not-there.yaml"},
 		"check of a wrong":   {[]string{"config", "check", "--config", wrong}, exitFailed, "", "wrong.yaml:1: lisen: is not a setting, did you mean listen?"},
 		"keys without dir":   {[]string{"keys", "new"}, exitUsage, "", "--dir DIR is missing"},
+		"audit of five":      {[]string{"audit", "--config", wrong, "--merchant", "acme", "--since", "5"}, exitUsage, "", "want a duration such as 30s"},
+		"audit of days":      {[]string{"audit", "--config", wrong, "--merchant", "acme", "--since", "3d"}, exitFailed, "", "lisen"},
 		"doctor of a wrong":  {[]string{"doctor", "--config", wrong}, exitFailed, "", "problems"},
 	} {
 		t.Run(name, func(t *testing.T) {

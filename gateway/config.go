@@ -67,11 +67,20 @@ func (l LogConfig) Logger(w io.Writer) *slog.Logger { return l.loggerAt(w, l.Lev
 
 // loggerAt returns a logger whose level may change.
 func (l LogConfig) loggerAt(w io.Writer, level slog.Leveler) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
 	if l.Format == "text" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// inUTC writes times in UTC, wherever the machine is: the lines of several, and
+// the times of the API, can be held against each other.
+func inUTC(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindTime {
+		a.Value = slog.TimeValue(a.Value.Time().UTC())
+	}
+	return a
 }
 
 // RedisMode is how the servers of Redis are found.

@@ -344,8 +344,11 @@ all of it is right. ` + "`paythread config check --config FILE`" + ` does the sa
 
 - **Durations** are numbers with units: ` + "`30s`, `15m`, `24h`, `8d`, `1d12h`" + `. A day is 24 hours.
 - **Secrets** (marked so below) stand in the file as ` + "`key: value`" + `, or in a file of their own as ` + "`key_file: path`" + `, never
-  both. A newline at the end of such a file is not part of the secret. No secret has a default, and none is ever logged.
+  both. Newlines at the end of such a file are not part of the secret; a byte order mark at its beginning is refused. No
+  secret has a default, and none is ever logged. One that begins with a sign of YAML's own (! & * @ % and others) stands in
+  quotes.
 - **Paths** in the file start at the folder of the file; paths in variables start where the process was started.
+- A file may be a pipe, such as that of a shell's ` + "`<(command)`" + `. It is read once, at start; the files that it names are followed.
 - Keys that do not exist, keys that stand twice, merge keys (` + "`<<`" + `) and a second document are refused. A key without
   a value counts as absent.
 - Secrets that begin with ` + "`" + placeholder + "`" + `, as those of the printed example do, are refused for a merchant in production.

@@ -222,6 +222,23 @@ func TestConfigShowsNoSecret(t *testing.T) {
 	}
 }
 
+// TestLogTimesAreUTC: whatever the machine's time zone is.
+func TestLogTimesAreUTC(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 22, 11, 30, 0, 0, time.FixedZone("SAST", 2*3600))
+	for _, format := range []string{"json", "text"} {
+		var out strings.Builder
+		record := slog.NewRecord(at, slog.LevelInfo, "held", 0)
+		record.Add("until", at.Add(time.Hour))
+		if err := (LogConfig{Format: format}).Logger(&out).Handler().Handle(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+		if line := out.String(); !strings.Contains(line, "T09:30:00") || !strings.Contains(line, "T10:30:00") || strings.Contains(line, "+02:00") {
+			t.Errorf("%s: %s", format, line)
+		}
+	}
+}
+
 func TestConfigFilesTrimmed(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ content, want string }{

@@ -263,6 +263,12 @@ func lookAtDenied(i conversations.Inspection, _ *Config) finding {
 		"look in the service's own console for persistence, eviction and replicas"}
 }
 
+// mendPersistence names the order, because the other one loses everything: Redis
+// 7 that is started with appendonly yes and has no append-only file yet looks at
+// no snapshot, and begins empty.
+const mendPersistence = "give the running server CONFIG SET appendonly yes, wait until INFO persistence says aof_rewrite_in_progress:0, and only then " +
+	"write the same into its redis.conf: a server that is restarted with it first ignores its snapshot and begins empty"
+
 func lookAtPersistence(i conversations.Inspection, cfg *Config) finding {
 	switch {
 	case i.AppendOnly == nil:
@@ -270,7 +276,7 @@ func lookAtPersistence(i conversations.Inspection, cfg *Config) finding {
 	case !*i.AppendOnly && len(i.Denied) > 0:
 		return finding{statusWarn, "no append-only file, and the service does not let us see how else it keeps its data", "see that a restart loses nothing"}
 	case !*i.AppendOnly:
-		return finding{grave(cfg), "no append-only file: a restart loses what happened since the last snapshot", "set appendonly yes"}
+		return finding{grave(cfg), "no append-only file: a restart loses what happened since the last snapshot", mendPersistence}
 	}
 	return finding{statusOK, "append-only file", ""}
 }
@@ -282,7 +288,7 @@ func lookAtEviction(i conversations.Inspection, cfg *Config) finding {
 	case "noeviction":
 		return finding{statusOK, "noeviction", ""}
 	}
-	return finding{grave(cfg), i.MaxMemoryPolicy + ": a full server throws records away", "set maxmemory-policy noeviction"}
+	return finding{grave(cfg), i.MaxMemoryPolicy + ": a full server throws records away", "give the running server CONFIG SET maxmemory-policy noeviction, and write the same into its redis.conf"}
 }
 
 func lookAtReplicas(i conversations.Inspection, cfg *Config) finding {
