@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +66,7 @@ type backupStory struct {
 	taken  atomic.Bool // the merchant's system answers its callbacks
 
 	endpoint string
+	seen     map[string]string // by the path of a stream: the last id that an agent saw
 	// Payment requests: paid and its receipt delivered; open; its message not
 	// yet sent; charged, and the answer was lost; open, and paid after the
 	// backup; made and paid after it.
@@ -142,6 +145,36 @@ func (b *backupStory) liveOn() {
 	b.pays(b.later)
 	b.forgotten = b.asks(6, "sms")
 	b.pays(b.forgotten)
+	request := "/payment-requests/" + b.later + "/events"
+	b.seen = map[string]string{
+		"/events": b.watch("/events", "", func(k block) bool { return k.id != "" }).id,
+		request:   b.watch(request, "", func(k block) bool { return strings.Contains(k.data, "receipt_delivered") }).id,
+	}
+}
+
+// watch opens a stream, as an agent does who has seen something already, and
+// returns the first block that is looked for.
+func (b *backupStory) watch(path, last string, is func(block) bool) block {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), longestWait)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.front.url+"/v1"+path, nil)
+	b.must(err)
+	req.Header = http.Header{"Accept": {"text/event-stream"}, "Authorization": {"Bearer " + demoAPIKey}}
+	if last != "" {
+		req.Header.Set("Last-Event-ID", last)
+	}
+	answer, err := b.agent.Do(req)
+	b.must(err)
+	defer func() { _ = answer.Body.Close() }() // nobody reads on
+	l := &listener{response: answer, lines: bufio.NewScanner(answer.Body)}
+	for {
+		k, err := l.next()
+		b.must(err)
+		if is(k) {
+			return k
+		}
+	}
 }
 
 // deliveries are those of the merchant's endpoint, in a state or in any.
@@ -180,6 +213,25 @@ func (b *backupStory) follow(heading string, env ...string) {
 	cmd.Dir = b.t.TempDir()
 	if said, err := cmd.CombinedOutput(); err != nil {
 		b.t.Fatalf("the commands under %q: %v\n%s", heading, err, said)
+	}
+}
+
+// runAsThePageSays runs the line under "Restore" with a command of paythread.
+func (b *backupStory) runAsThePageSays(name string) {
+	b.t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "docs", "operate.md"))
+	b.must(err)
+	_, below, _ := strings.Cut(string(text), "\n## Restore\n")
+	below, _, _ = strings.Cut(below, "\n## ")
+	_, line, found := strings.Cut(below, "paythread "+name+" ")
+	if !found {
+		b.t.Fatalf("the page has no line paythread %s", name)
+	}
+	line, _, _ = strings.Cut(line, "\n")
+	args := strings.Fields(name + " " + strings.ReplaceAll(line, "FILE", b.config))
+	var out, problems bytes.Buffer
+	if code := run(b.t.Context(), args, strings.NewReader(""), &out, &problems, b.env); code != exitOK {
+		b.t.Fatalf("%v: exit code %d: %s", args, code, problems.String())
 	}
 }
 
@@ -311,6 +363,12 @@ func (b *backupStory) auditFinds() {
 // goOn is life after the restore.
 func (b *backupStory) goOn() {
 	b.t.Helper()
+	for path, last := range b.seen {
+		if got := b.watch(path, last, func(k block) bool { return k.id != "" }); got.event != "reset" {
+			b.t.Errorf("an agent who has seen %s of %s, which is forgotten, was told %+v", last, path, got)
+		}
+	}
+	b.runAsThePageSays("callbacks reset")
 	b.must(b.api(http.MethodPost, "/payment-requests/"+b.later+"/cancel", nil, nil, nil)) // as the page says
 	b.awaitLifecycle(b.unsettled, "paid")
 	b.setFaults()
@@ -324,6 +382,9 @@ func (b *backupStory) goOn() {
 	b.pays(b.open)
 	b.await("the callbacks have arrived", func() bool { return len(b.deliveries("")) == len(b.deliveries("delivered")) })
 	got := b.system.received()
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(id string) bool { return strings.HasPrefix(id, "evt_acme_reset_") }) {
+		b.t.Error("the merchant's system was not told that the store went back")
+	}
 	for _, id := range []string{b.paid, b.open, b.unsent, b.unsettled, b.later} {
 		if len(got["evt_"+id+"_1"]) == 0 {
 			b.t.Errorf("the merchant's system has not heard that %s was made", id)

@@ -148,13 +148,18 @@ func (c *callbacks) configure(ctx context.Context) error {
 // noticed about the same time.
 func (c *callbacks) tellReset(ctx context.Context, reason string) error {
 	c.metrics.resets.WithLabelValues(reason).Inc()
-	at := c.store.Now().Truncate(resetWithin)
-	for _, m := range c.config().Merchants {
+	return tellReset(ctx, c.queue, c.config(), c.store.Now(), reason)
+}
+
+// tellReset queues the event for every endpoint of every merchant.
+func tellReset(ctx context.Context, queue *conversations.Callbacks, config *Config, now time.Time, reason string) error {
+	at := now.Truncate(resetWithin)
+	for _, m := range config.Merchants {
 		body, err := encodePayload(callbackReset, at, CallbackResetData{MerchantID: m.ID, Reason: reason})
 		if err != nil {
 			return err
 		}
-		err = c.queue.Tell(ctx, m.ID, "", conversations.CallbackEvent{
+		err = queue.Tell(ctx, m.ID, "", conversations.CallbackEvent{
 			ID: fmt.Sprintf("evt_%s_reset_%d", m.ID, at.Unix()), Type: callbackReset, At: at, Body: body,
 		})
 		if err != nil {

@@ -52,6 +52,14 @@ var callbackCommands = []command{
 		prepare:  callbacksReplayCommand,
 	},
 	{
+		name:     "callbacks reset",
+		synopsis: "--config FILE",
+		short:    "tell all endpoints that the store went back",
+		long: "Sends every endpoint of every merchant the event \"reset\", which asks to read the lists again: after a restore, which no\n" +
+			"gateway can notice that was stopped meanwhile. Within ten minutes it is one event, however often this is run.",
+		prepare: callbacksResetCommand,
+	},
+	{
 		name:     "callbacks enable",
 		synopsis: "--config FILE MERCHANT/ENDPOINT",
 		operands: true,
@@ -273,6 +281,16 @@ func timeOperand(name, s string) (time.Time, error) {
 		return time.Time{}, usageError{"--" + name + ": want a time such as 2026-11-22T14:00:00Z, or a duration such as 2h"}
 	}
 	return time.Now().Add(-d), nil
+}
+
+func callbacksResetCommand(flags *flag.FlagSet) action {
+	return withCallbacks(flags, func(ctx context.Context, p process, config *Config, queue *conversations.Callbacks) error {
+		if err := tellReset(ctx, queue, config, time.Now(), conversations.ResetWentBack); err != nil {
+			return err
+		}
+		p.say(p.stdout, "queued for the endpoints of "+countOf(len(config.Merchants), "merchant")+"\n")
+		return nil
+	})
 }
 
 func callbacksSwitchCommand(to conversations.CallbackState) func(*flag.FlagSet) action {

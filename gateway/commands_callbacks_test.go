@@ -104,7 +104,15 @@ func TestCallbackCommands(t *testing.T) {
 	if n := settle(); n != 2 {
 		t.Errorf("%d are due where it is switched on again", n)
 	}
-	for _, args := range [][]string{{"deliveries"}, {"deliveries", "erp"}, {"redeliver", "acme/erp"}, {"replay", "acme/erp"}, {"replay", "--since", "yesterday", "acme/erp"}, {"enable"}, {"list", "x"},
+	for range 2 {
+		if out := run(exitOK, "reset"); !strings.Contains(out, "1 merchant") {
+			t.Errorf("reset: %s", out)
+		}
+	}
+	if out := run(exitOK, "deliveries", "acme/erp"); strings.Count(out, "evt_acme_reset_") != 1 {
+		t.Errorf("two resets at the same time: %s", out)
+	}
+	for _, args := range [][]string{{"reset", "acme/erp"}, {"deliveries"}, {"deliveries", "erp"}, {"redeliver", "acme/erp"}, {"replay", "acme/erp"}, {"replay", "--since", "yesterday", "acme/erp"}, {"enable"}, {"list", "x"},
 		{"deliveries", "acme/erp", "--state", "failed"}, {"deliveries", "--state", "broken", "acme/erp"},
 		{"replay", "--since", "1h", "acme/erp", "--only-failed"}, {"enable", "acme/erp", "acme/other"}, {"redeliver", "acme/erp", "--all"},
 	} {
