@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"go/ast"
+	"go/token"
 	"io"
 	"log/slog"
 	"maps"
@@ -772,6 +774,44 @@ func TestSharedGaugesAreNotSummed(t *testing.T) {
 		t.Errorf("%d such gauges in queries: this test does not see them", seen)
 	}
 }
+
+// TestRunbooksQuoteTheLog: what a runbook says stands in the log is a message that
+// the code writes, or the beginning of one.
+func TestRunbooksQuoteTheLog(t *testing.T) {
+	t.Parallel()
+	written := ""
+	for _, s := range moduleSources(t) {
+		if s.isTest() {
+			continue
+		}
+		ast.Inspect(s.syntax, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
+				written += text.Value + "\n"
+			}
+			return true
+		})
+	}
+	quoted := 0
+	for _, alert := range alerts(t) {
+		p := readPage(t, "docs/runbooks/"+alert+".md")
+		for line := range strings.Lines(p.text) {
+			if !strings.HasPrefix(line, "- The log") {
+				continue
+			}
+			for _, m := range quoteForm.FindAllStringSubmatch(codeForm.ReplaceAllString(line, ""), -1) {
+				quoted++
+				if !strings.Contains(written, `"`+m[1]) {
+					t.Errorf("%s quotes %q, which the program does not write", p.file, m[1])
+				}
+			}
+		}
+	}
+	if quoted < 12 {
+		t.Errorf("%d quotations of the log: this test does not see them", quoted)
+	}
+}
+
+var quoteForm = regexp.MustCompile(`"([^"]+)"`)
 
 // foldForm finds what makes one value of many.
 var foldForm = regexp.MustCompile(`\b(?:sum|avg|count|max|min|stddev|topk|bottomk|quantile)\b`)
