@@ -310,11 +310,11 @@ type LoggedOperation struct {
 
 // LoggedMessage is what an event tells of a message: never its text.
 type LoggedMessage struct {
-	ID      string         `json:"id"`
-	Purpose Purpose        `json:"purpose"`
-	Channel Channel        `json:"channel"`
-	Status  DeliveryStatus `json:"status"`
-	Reason  FailureReason  `json:"reason,omitempty"`
+	ID      string         `json:"id" doc:"Names it in the transcript."`
+	Purpose Purpose        `json:"purpose" doc:"What it is for, such as payment or receipt."`
+	Channel Channel        `json:"channel" doc:"What it went by: whatsapp or sms."`
+	Status  DeliveryStatus `json:"status" doc:"How far it had come."`
+	Reason  FailureReason  `json:"reason,omitempty" doc:"Why it failed."`
 }
 
 // Once makes a commit happen at most once for a business key, such as a

@@ -93,25 +93,25 @@ func (a *api) registerCallbacks() {
 
 // CallbackEndpointDocument is a callback endpoint as the API shows it.
 type CallbackEndpointDocument struct {
-	ID           string                       `json:"id" example:"ce_0k3v9m2x7c1d5f8g4h6j"`
-	URL          string                       `json:"url" format:"uri" example:"https://erp.acme.example/paythread"`
-	Description  string                       `json:"description,omitempty"`
+	ID           string                       `json:"id" example:"ce_0k3v9m2x7c1d5f8g4h6j" doc:"Names it in calls."`
+	URL          string                       `json:"url" format:"uri" example:"https://erp.acme.example/paythread" doc:"Where events go."`
+	Description  string                       `json:"description,omitempty" doc:"Your own note."`
 	Events       []string                     `json:"events" doc:"Types that are sent; none: every one."`
 	Source       conversations.CallbackSource `json:"source" enum:"api,config" doc:"config: it stands in the gateway's configuration and can only be switched on and off here."`
-	State        conversations.CallbackState  `json:"state" enum:"active,disabled"`
+	State        conversations.CallbackState  `json:"state" enum:"active,disabled" doc:"Events go to active ones alone."`
 	Reason       string                       `json:"reason,omitempty" enum:"by_merchant,failing,gone" doc:"Why it is disabled. failing: no try succeeded for days. gone: it answered 410."`
 	Since        time.Time                    `json:"since" doc:"Of the state."`
 	FailingSince *time.Time                   `json:"failing_since,omitempty" doc:"Since when every try has failed; missing: the last one succeeded, or there was none."`
 	DeliveredAt  *time.Time                   `json:"delivered_at,omitempty" doc:"The last delivery that succeeded."`
 	CreatedAt    time.Time                    `json:"created_at" doc:"Events from then on are sent."`
-	UpdatedAt    time.Time                    `json:"updated_at"`
+	UpdatedAt    time.Time                    `json:"updated_at" doc:"When it was last changed."`
 	Secret       string                       `json:"secret,omitempty" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" doc:"What signs. Only in the answer to the call that made it."`
 	OldSecrets   []OldSecretDocument          `json:"old_secrets,omitempty" doc:"How many secrets that were replaced still sign, and until when."`
 }
 
 // OldSecretDocument is a secret that was replaced.
 type OldSecretDocument struct {
-	Until time.Time `json:"until"`
+	Until time.Time `json:"until" doc:"When events are no longer signed with it."`
 }
 
 func (a *api) callbackDocument(e conversations.CallbackEndpoint, secret string) *CallbackEndpointDocument {
@@ -134,15 +134,15 @@ func (a *api) callbackDocument(e conversations.CallbackEndpoint, secret string) 
 // CallbackDeliveryDocument is an event on its way to an endpoint.
 type CallbackDeliveryDocument struct {
 	ID             string                      `json:"id" example:"evt_pr_0k3v9m2x7c1d5f8g4h6j_7" doc:"The webhook-id that it is sent under."`
-	Type           string                      `json:"type" example:"payment_request.paid"`
+	Type           string                      `json:"type" example:"payment_request.paid" doc:"Of the event, such as payment_request.paid."`
 	Time           time.Time                   `json:"time" doc:"Of the event."`
-	PaymentRequest string                      `json:"payment_request_id,omitempty"`
+	PaymentRequest string                      `json:"payment_request_id,omitempty" doc:"The payment request that the event is about, if it is about one."`
 	Seq            int64                       `json:"seq,omitempty" doc:"The event's number in the payment request."`
 	State          conversations.DeliveryState `json:"state" enum:"pending,failed,delivered,given_up" doc:"pending: not tried yet, or wanted again. failed: the last try failed, and another follows. given_up: no further try follows by itself."`
-	Tries          int                         `json:"tries"`
+	Tries          int                         `json:"tries" doc:"How often it was sent."`
 	Status         int                         `json:"status,omitempty" example:"503" doc:"HTTP status of the last answer; missing if none came."`
 	Error          string                      `json:"error,omitempty" example:"status" enum:"status,redirect,timeout,no_answer,tls,unknown_host,address_refused,event_gone,merchant_gone,not_sendable" doc:"What went wrong last."`
-	TriedAt        *time.Time                  `json:"tried_at,omitempty"`
+	TriedAt        *time.Time                  `json:"tried_at,omitempty" doc:"When it was last sent."`
 	NextAt         *time.Time                  `json:"next_at,omitempty" doc:"When it is tried next."`
 }
 
@@ -155,7 +155,7 @@ func deliveryDocument(d conversations.CallbackDelivery) CallbackDeliveryDocument
 
 // CallbackIDInput is the input of whatever concerns one callback endpoint.
 type CallbackIDInput struct {
-	ID string `path:"id" maxLength:"64" example:"ce_0k3v9m2x7c1d5f8g4h6j"`
+	ID string `path:"id" maxLength:"64" doc:"Of the endpoint." example:"ce_0k3v9m2x7c1d5f8g4h6j"`
 }
 
 type callbackOutput struct {
@@ -171,7 +171,7 @@ type createCallbackInput struct {
 	Idempotent
 	Body struct {
 		URL         string   `json:"url" maxLength:"500" example:"https://erp.acme.example/paythread" doc:"https, on the public internet."`
-		Description string   `json:"description,omitempty" maxLength:"200"`
+		Description string   `json:"description,omitempty" maxLength:"200" doc:"Your own note."`
 		Events      []string `json:"events,omitempty" maxItems:"50" example:"[\"payment_request.*\"]" doc:"Types to send, such as payment_request.paid, or payment_request.* for all that begin so; missing or empty: every one."`
 	} `nameHint:"CreateCallbackEndpointBody"`
 }
@@ -235,7 +235,7 @@ func (a *api) auditCallback(ctx context.Context, what string, e conversations.Ca
 
 type callbacksOutput struct {
 	Body struct {
-		Items []*CallbackEndpointDocument `json:"items"`
+		Items []*CallbackEndpointDocument `json:"items" doc:"All of the merchant's."`
 	} `nameHint:"CallbackEndpointList"`
 }
 
@@ -275,7 +275,7 @@ type updateCallbackInput struct {
 	CallbackIDInput
 	Body struct {
 		URL         *string   `json:"url,omitempty" maxLength:"500" doc:"https, on the public internet."`
-		Description *string   `json:"description,omitempty" maxLength:"200"`
+		Description *string   `json:"description,omitempty" maxLength:"200" doc:"Your own note."`
 		Events      *[]string `json:"events,omitempty" maxItems:"50" doc:"In the place of those before; an empty list: every type."`
 	} `nameHint:"UpdateCallbackEndpointBody"`
 }
@@ -435,13 +435,13 @@ func (a *api) deleteCallback(ctx context.Context, in *CallbackIDInput) (*struct{
 type deliveriesInput struct {
 	CallbackIDInput
 	State  string `query:"state" enum:"pending,failed,delivered,given_up" doc:"Only those in this state."`
-	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"Of a page."`
 	Cursor string `query:"cursor" maxLength:"160" doc:"next_cursor of the page before."`
 }
 
 type deliveriesOutput struct {
 	Body struct {
-		Items      []CallbackDeliveryDocument `json:"items"`
+		Items      []CallbackDeliveryDocument `json:"items" doc:"Of this page."`
 		NextCursor string                     `json:"next_cursor,omitempty" doc:"There may be more: give it as cursor."`
 	} `nameHint:"CallbackDeliveryList"`
 }
@@ -467,7 +467,7 @@ func (a *api) listDeliveries(ctx context.Context, in *deliveriesInput) (*deliver
 type redeliverInput struct {
 	Idempotent
 	CallbackIDInput
-	Delivery string    `path:"delivery" maxLength:"128" example:"evt_pr_0k3v9m2x7c1d5f8g4h6j_7"`
+	Delivery string    `path:"delivery" maxLength:"128" doc:"Of the delivery, as the list of deliveries has it." example:"evt_pr_0k3v9m2x7c1d5f8g4h6j_7"`
 	Body     *struct{} `nameHint:"RedeliverBody"`
 }
 
@@ -498,7 +498,7 @@ type replayInput struct {
 type replayOutput struct {
 	Body struct {
 		Deliveries int        `json:"deliveries" doc:"How many are sent again."`
-		Until      time.Time  `json:"until"`
+		Until      time.Time  `json:"until" doc:"Events after it were left out."`
 		NextSince  *time.Time `json:"next_since,omitempty" doc:"There are more: call again with this as since, and another Idempotency-Key."`
 	} `nameHint:"Replay"`
 }

@@ -56,9 +56,9 @@ func (a *api) registerConversations() {
 
 // ConversationDocument is a conversation with a customer as the API shows it.
 type ConversationDocument struct {
-	ID                string                                          `json:"id" example:"c_0k3v9m2x7c1d5f8g4h6j"`
-	CustomerName      string                                          `json:"customer_name,omitempty"`
-	Addresses         []AddressDocument                               `json:"addresses"`
+	ID                string                                          `json:"id" example:"c_0k3v9m2x7c1d5f8g4h6j" doc:"Names it in calls."`
+	CustomerName      string                                          `json:"customer_name,omitempty" doc:"As the merchant or the messaging company told it."`
+	Addresses         []AddressDocument                               `json:"addresses" doc:"The customer's numbers and ids."`
 	Linked            []AddressDocument                               `json:"linked,omitempty" doc:"Addresses that came with this customer's messages, and belong to another conversation."`
 	Mode              conversations.Mode                              `json:"mode" enum:"bot,with_agent" doc:"Who answers."`
 	Agent             string                                          `json:"agent,omitempty" doc:"Who took over."`
@@ -67,29 +67,29 @@ type ConversationDocument struct {
 	IdentityChangedAt *time.Time                                      `json:"identity_changed_at,omitempty" doc:"WhatsApp told that the customer's keys changed: it may be another person. Until verify-identity only agents write on WhatsApp."`
 	PaymentRequests   []string                                        `json:"payment_requests" doc:"Ids of those that are not over, oldest first."`
 	Latest            string                                          `json:"latest_payment_request,omitempty" doc:"Id of the newest one, whatever became of it."`
-	CreatedAt         time.Time                                       `json:"created_at"`
+	CreatedAt         time.Time                                       `json:"created_at" doc:"When the customer was first met."`
 }
 
 // AddressDocument is one way to reach a customer.
 type AddressDocument struct {
 	Kind  conversations.AddressKind `json:"kind" enum:"phone,user,parent_user" doc:"user and parent_user are WhatsApp's ids of customers who hide their number."`
-	Value string                    `json:"value" example:"+27821234567"`
+	Value string                    `json:"value" example:"+27821234567" doc:"In E.164, or an id of the messaging company."`
 }
 
 // TranscriptMessage is one message of a transcript, with its text.
 type TranscriptMessage struct {
-	ID             string                       `json:"id"`
-	Direction      string                       `json:"direction" enum:"inbound,outbound"`
-	Channel        conversations.Channel        `json:"channel" enum:"whatsapp,sms"`
+	ID             string                       `json:"id" doc:"Names it."`
+	Direction      string                       `json:"direction" enum:"inbound,outbound" doc:"inbound: from the customer. outbound: to them."`
+	Channel        conversations.Channel        `json:"channel" enum:"whatsapp,sms" doc:"By which it went."`
 	At             time.Time                    `json:"at" doc:"When the customer wrote, or the message was queued."`
-	Text           string                       `json:"text,omitempty"`
+	Text           string                       `json:"text,omitempty" doc:"What was said, as far as it is text."`
 	Kind           string                       `json:"kind,omitempty" example:"text" doc:"Of an inbound one: text, button, image, location, reaction, ..."`
 	Meant          conversations.Intent         `json:"meant,omitempty" example:"wants_stop" doc:"What the bot took an inbound one for, also where an agent answers: stop, start, help, link, amount, status, receipt, other; wants_stop, a wish to get no more messages that is not an opt-out word, and person, a wish to speak to one, are for somebody to see to."`
 	Purpose        conversations.Purpose        `json:"purpose,omitempty" example:"payment" doc:"Of an outbound one: payment, receipt, cancelled, refund, reply, agent, consent."`
 	Agent          string                       `json:"agent,omitempty" doc:"Who wrote it."`
 	PaymentRequest string                       `json:"payment_request,omitempty" doc:"What it is about."`
-	Status         conversations.DeliveryStatus `json:"status,omitempty" enum:"queued,sending,accepted,sent,delivered,read,failed"`
-	Reason         conversations.FailureReason  `json:"reason,omitempty" example:"not_on_channel"`
+	Status         conversations.DeliveryStatus `json:"status,omitempty" enum:"queued,sending,accepted,sent,delivered,read,failed" doc:"How far it has come, if it is outbound."`
+	Reason         conversations.FailureReason  `json:"reason,omitempty" example:"not_on_channel" doc:"Why it failed, a stable word."`
 	ReasonText     string                       `json:"reason_text,omitempty" doc:"The reason as a sentence for the agent."`
 	Follows        string                       `json:"follows,omitempty" doc:"The message that it was sent instead of, or again for."`
 	Template       bool                         `json:"template,omitempty" doc:"It went as an approved template."`
@@ -100,10 +100,10 @@ type TranscriptMessage struct {
 type CostDocument struct {
 	Category string `json:"category,omitempty" example:"utility" doc:"The provider's own word."`
 	Type     string `json:"type,omitempty" example:"regular" doc:"The provider's own word."`
-	Free     bool   `json:"free,omitempty"`
+	Free     bool   `json:"free,omitempty" doc:"Whether the company charges nothing for it."`
 	Units    int    `json:"units,omitempty" doc:"Segments that are charged, of an SMS."`
-	Amount   string `json:"amount,omitempty" example:"0.0075"`
-	Currency string `json:"currency,omitempty" example:"USD"`
+	Amount   string `json:"amount,omitempty" example:"0.0075" doc:"A decimal string."`
+	Currency string `json:"currency,omitempty" example:"USD" doc:"ISO 4217 code."`
 }
 
 func addressDocuments(addresses []conversations.Address) []AddressDocument {
@@ -151,13 +151,13 @@ func transcriptMessage(m *conversations.Message) TranscriptMessage {
 
 type listConversationsInput struct {
 	Phone  string `query:"phone" maxLength:"40" doc:"Only the customer with this number, with + and the country code, or in the national form of the merchant's country."`
-	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"Of a page."`
 	Cursor string `query:"cursor" maxLength:"64" doc:"next_cursor of the page before."`
 }
 
 type listConversationsOutput struct {
 	Body struct {
-		Items      []*ConversationDocument `json:"items"`
+		Items      []*ConversationDocument `json:"items" doc:"Of this page."`
 		NextCursor string                  `json:"next_cursor,omitempty" doc:"There are more: give it as cursor."`
 	} `nameHint:"ConversationList"`
 }
@@ -200,7 +200,7 @@ func (a *api) conversationsFor(ctx context.Context, c *call, in *listConversatio
 
 // ConversationInput is the input of whatever concerns one conversation.
 type ConversationInput struct {
-	ID string `path:"id" example:"c_0k3v9m2x7c1d5f8g4h6j"`
+	ID string `path:"id" doc:"Of the conversation." example:"c_0k3v9m2x7c1d5f8g4h6j"`
 }
 
 type conversationOutput struct {
@@ -231,13 +231,13 @@ func (a *api) getConversation(ctx context.Context, in *ConversationInput) (*conv
 
 type listMessagesInput struct {
 	ConversationInput
-	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"50"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"Of a page."`
 	Cursor string `query:"cursor" maxLength:"64" doc:"next_cursor of the page before."`
 }
 
 type listMessagesOutput struct {
 	Body struct {
-		Items      []TranscriptMessage `json:"items"`
+		Items      []TranscriptMessage `json:"items" doc:"Of this page."`
 		NextCursor string              `json:"next_cursor,omitempty" doc:"There are more: give it as cursor."`
 	} `nameHint:"Transcript"`
 }

@@ -38,16 +38,16 @@ func (a *api) registerDeadLetters() {
 
 // DeadLetterDocument is work that could not be done, as the API shows it.
 type DeadLetterDocument struct {
-	ID             string                   `json:"id" example:"01795344400123-0"`
+	ID             string                   `json:"id" example:"01795344400123-0" doc:"Names it in calls."`
 	Kind           conversations.OutboxKind `json:"kind" enum:"message,inquiry,operation,holder" doc:"message: to be sent. inquiry: the platform was to be asked about an attempt. operation: a capture, reversal, void or refund. holder: another payment request of the order was to be told that it is paid."`
 	Reason         string                   `json:"reason" doc:"Why it could not be done, for whoever mends it."`
 	At             time.Time                `json:"at" doc:"When it was given up."`
-	PaymentRequest string                   `json:"payment_request_id,omitempty" example:"pr_0k3v9m2x7c1d5f8g4h6j"`
-	Conversation   string                   `json:"conversation_id,omitempty" example:"c_0k3v9m2x7c1d5f8g4h6j"`
-	Message        string                   `json:"message_id,omitempty" example:"m_0k3v9m2x7c1d5f8g4h6j-1"`
+	PaymentRequest string                   `json:"payment_request_id,omitempty" example:"pr_0k3v9m2x7c1d5f8g4h6j" doc:"The payment request that it is about."`
+	Conversation   string                   `json:"conversation_id,omitempty" example:"c_0k3v9m2x7c1d5f8g4h6j" doc:"The conversation that it is about."`
+	Message        string                   `json:"message_id,omitempty" example:"m_0k3v9m2x7c1d5f8g4h6j-1" doc:"The message that was to be sent."`
 	Sender         string                   `json:"sender,omitempty" example:"acme-whatsapp" doc:"Of a message."`
 	Attempt        int                      `json:"attempt,omitempty" doc:"Number of the attempt, of an inquiry."`
-	Operation      string                   `json:"operation_id,omitempty"`
+	Operation      string                   `json:"operation_id,omitempty" doc:"The operation that was to be done."`
 }
 
 func deadLetterDocument(d conversations.DeadLetter) DeadLetterDocument {
@@ -59,13 +59,13 @@ func deadLetterDocument(d conversations.DeadLetter) DeadLetterDocument {
 }
 
 type deadLettersInput struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"Of a page."`
 	Cursor string `query:"cursor" maxLength:"64" doc:"next_cursor of the page before."`
 }
 
 type deadLettersOutput struct {
 	Body struct {
-		Items      []DeadLetterDocument `json:"items"`
+		Items      []DeadLetterDocument `json:"items" doc:"Of this page."`
 		NextCursor string               `json:"next_cursor,omitempty" doc:"There may be more: give it as cursor."`
 	} `nameHint:"DeadLetterList"`
 }
@@ -90,7 +90,7 @@ func (a *api) listDeadLetters(ctx context.Context, in *deadLettersInput) (*deadL
 
 type deadLetterInput struct {
 	Idempotent
-	ID   string    `path:"id" maxLength:"64" example:"01795344400123-0"`
+	ID   string    `path:"id" maxLength:"64" doc:"Of the dead letter." example:"01795344400123-0"`
 	Body *struct{} `nameHint:"DeadLetterBody"`
 }
 

@@ -54,7 +54,7 @@ func (a *api) describeEvents() {
 		OperationID: "show-payment-request-events", Method: http.MethodGet, Path: "/v1/payment-requests/{id}/events", Tags: eventTag, Security: secured,
 		Summary: "Follow a payment request", Description: "Its own log, numbered from 1 without gaps. A stream resumes after the number in Last-Event-ID; `event: reset` says that the log went back, and to read the payment request again." + stream,
 		Parameters: []*huma.Param{
-			{Name: "id", In: "path", Required: true, Schema: text},
+			{Name: "id", In: "path", Required: true, Description: "Of the payment request.", Schema: text},
 			{Name: "Last-Event-ID", In: "header", Description: "Of a stream: the number of the last event that was seen.", Schema: integer(0, 0)},
 			{Name: "after", In: "query", Description: "Of a page: the number of the last event that was seen.", Schema: integer(0, 0)},
 			limit,

@@ -156,3 +156,32 @@ func TestDocsPages(t *testing.T) {
 		}
 	}
 }
+
+// TestEverythingIsExplained: whoever reads the description finds a word about
+// each operation, parameter and field, and where a field is an object, about it.
+func TestEverythingIsExplained(t *testing.T) {
+	t.Parallel()
+	d := newDescribed(t)
+	explained := func(what string, of any) {
+		t.Helper()
+		v, _ := of.(map[string]any)
+		if text, _ := v["description"].(string); text == "" && v["$ref"] == nil {
+			t.Errorf("nothing is said about %s", what)
+		}
+	}
+	for path, item := range d.document["paths"].(map[string]any) {
+		for method, op := range item.(map[string]any) {
+			explained(method+" "+path, op)
+			parameters, _ := op.(map[string]any)["parameters"].([]any)
+			for _, p := range parameters {
+				explained(method+" "+path+": "+p.(map[string]any)["name"].(string), p)
+			}
+		}
+	}
+	for name, schema := range d.document["components"].(map[string]any)["schemas"].(map[string]any) {
+		properties, _ := schema.(map[string]any)["properties"].(map[string]any)
+		for field, p := range properties {
+			explained(name+"."+field, p)
+		}
+	}
+}

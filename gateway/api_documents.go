@@ -20,24 +20,24 @@ func amountOf(m conversations.Money) Amount { return Amount{m.Decimal(), m.Curre
 type LineItem struct {
 	Name      string `json:"name" example:"Service" doc:"What it is, as the customer reads it."`
 	SKU       string `json:"sku,omitempty" example:"S1" doc:"The merchant's article number."`
-	Quantity  int64  `json:"quantity" minimum:"1" maximum:"999999" example:"1"`
+	Quantity  int64  `json:"quantity" minimum:"1" maximum:"999999" example:"1" doc:"How many."`
 	UnitPrice Amount `json:"unit_price"`
 	Total     Amount `json:"total" doc:"Quantity times unit_price."`
 }
 
 // MerchantDocument names a merchant.
 type MerchantDocument struct {
-	ID   string `json:"id" example:"acme"`
-	Name string `json:"name" example:"Acme Energy"`
+	ID   string `json:"id" example:"acme" doc:"As configured."`
+	Name string `json:"name" example:"Acme Energy" doc:"As customers read it."`
 }
 
 // PaymentRequestDocument is a payment request as the API shows it.
 type PaymentRequestDocument struct {
-	ID            string                                `json:"id" example:"pr_0k3v9m2x7c1d5f8g4h6j"`
+	ID            string                                `json:"id" example:"pr_0k3v9m2x7c1d5f8g4h6j" doc:"Names it in calls."`
 	Order         string                                `json:"order" example:"1042" doc:"The merchant's order number."`
 	Merchant      MerchantDocument                      `json:"merchant"`
-	Environment   string                                `json:"environment" enum:"sandbox,production"`
-	Lifecycle     conversations.Lifecycle               `json:"lifecycle" enum:"open,processing,authorized,paid,in_review,failed,expired,cancelled,reversed,partially_refunded,refunded"`
+	Environment   string                                `json:"environment" enum:"sandbox,production" doc:"sandbox: no money moves. Or production."`
+	Lifecycle     conversations.Lifecycle               `json:"lifecycle" enum:"open,processing,authorized,paid,in_review,failed,expired,cancelled,reversed,partially_refunded,refunded" doc:"Where it stands; see docs/states.md."`
 	Reason        string                                `json:"reason,omitempty" example:"not_opened" doc:"Why, beside the lifecycle: not_opened, not_paid, by_agent, already_paid, too_many_attempts, being_reversed."`
 	CancelReason  string                                `json:"cancel_reason,omitempty" doc:"What the merchant gave as the reason of the cancellation; for the merchant's own eyes."`
 	Superseded    bool                                  `json:"superseded" doc:"Another payment request has taken the order."`
@@ -45,12 +45,12 @@ type PaymentRequestDocument struct {
 	Unbalanced    bool                                  `json:"unbalanced,omitempty" doc:"The platform did more with the money than is known how it could; the totals say no more than is possible. Somebody should compare both."`
 	Phone         string                                `json:"phone" example:"+27821234567" doc:"E.164."`
 	PhoneNational string                                `json:"phone_national" example:"082 123 4567" doc:"As it is dialled in its country."`
-	Channel       conversations.Channel                 `json:"channel" enum:"whatsapp,sms"`
+	Channel       conversations.Channel                 `json:"channel" enum:"whatsapp,sms" doc:"That was picked for the first message."`
 	FellBackTo    conversations.Channel                 `json:"fell_back_to,omitempty" enum:"sms" doc:"Where its messages go now, because the channel failed."`
-	Locale        string                                `json:"locale" example:"en"`
+	Locale        string                                `json:"locale" example:"en" doc:"Language of messages and pages."`
 	Note          string                                `json:"note,omitempty" doc:"For the merchant's own eyes."`
 	Extra         map[string]string                     `json:"extra,omitempty" doc:"The merchant's own data, as it was given; for API keys only."`
-	LineItems     []LineItem                            `json:"line_items"`
+	LineItems     []LineItem                            `json:"line_items" doc:"What is paid for."`
 	Subtotal      Amount                                `json:"subtotal"`
 	Tax           Amount                                `json:"tax"`
 	Shipping      Amount                                `json:"shipping"`
@@ -58,14 +58,14 @@ type PaymentRequestDocument struct {
 	Total         Amount                                `json:"total"`
 	Totals        TotalsDocument                        `json:"totals"`
 	Milestones    map[conversations.Milestone]time.Time `json:"milestones" doc:"When each was first reached; only those that were: sent, delivered, read, opened, checkout_started, authenticating, declined, paid, receipt_sent, receipt_delivered, receipt_read, receipt_viewed."`
-	CreatedAt     time.Time                             `json:"created_at"`
+	CreatedAt     time.Time                             `json:"created_at" doc:"When it was made."`
 	OpenBy        time.Time                             `json:"open_by" doc:"End of the time to open the link."`
 	PayBy         *time.Time                            `json:"pay_by,omitempty" doc:"End of the time to pay, once opened."`
 	Link          string                                `json:"link,omitempty" format:"uri" doc:"The customer's link; for API keys only."`
 	ReceiptLink   string                                `json:"receipt_link,omitempty" format:"uri" doc:"The receipt, once paid; for API keys only."`
-	Attempts      []AttemptDocument                     `json:"attempts"`
-	Operations    []OperationDocument                   `json:"operations"`
-	Messages      []MessageDocument                     `json:"messages"`
+	Attempts      []AttemptDocument                     `json:"attempts" doc:"The tries to pay, the first one first."`
+	Operations    []OperationDocument                   `json:"operations" doc:"Captures, reversals, voids and refunds, the first one first."`
+	Messages      []MessageDocument                     `json:"messages" doc:"Those that went out about it, the first one first."`
 	Actions       []string                              `json:"actions" example:"[\"cancel\",\"resend\",\"extend\"]" doc:"What would be accepted now from this caller: cancel, resend, extend, capture, reverse, refund."`
 	LastEvent     int64                                 `json:"last_event" doc:"Number of the newest event."`
 }
@@ -82,28 +82,28 @@ type TotalsDocument struct {
 
 // AttemptDocument is one try to pay.
 type AttemptDocument struct {
-	Number    int                        `json:"number"`
+	Number    int                        `json:"number" doc:"1, 2, 3 in the payment request."`
 	Code      string                     `json:"code" doc:"The reference at the payment platform."`
-	State     conversations.AttemptState `json:"state" enum:"sending,unsettled,authenticating,reversing,in_review,authorized,captured,declined,not_taken,not_found,reversed"`
+	State     conversations.AttemptState `json:"state" enum:"sending,unsettled,authenticating,reversing,in_review,authorized,captured,declined,not_taken,not_found,reversed" doc:"How far it has come; see docs/states.md."`
 	Reason    string                     `json:"reason,omitempty" example:"INSUFFICIENT_FUND" doc:"The platform's own word."`
 	Text      string                     `json:"text" doc:"A sentence for the agent."`
 	Amount    Amount                     `json:"amount"`
 	Card      *CardDocument              `json:"card,omitempty"`
-	StartedAt time.Time                  `json:"started_at"`
-	SettledAt *time.Time                 `json:"settled_at,omitempty"`
+	StartedAt time.Time                  `json:"started_at" doc:"When the card was submitted, or the form given out where the platform charges by itself."`
+	SettledAt *time.Time                 `json:"settled_at,omitempty" doc:"When its outcome was known."`
 }
 
 // CardDocument is what may be shown of a card.
 type CardDocument struct {
-	Brand string `json:"brand,omitempty" example:"visa"`
-	Last4 string `json:"last4,omitempty" example:"1111"`
+	Brand string `json:"brand,omitempty" example:"visa" doc:"Such as visa."`
+	Last4 string `json:"last4,omitempty" example:"1111" doc:"The last four digits of its number."`
 }
 
 // OperationDocument is one capture, reversal, void or refund.
 type OperationDocument struct {
-	ID        string                       `json:"id"`
-	Kind      conversations.OperationKind  `json:"kind" enum:"capture,reversal,void,refund"`
-	State     conversations.OperationState `json:"state" enum:"pending,succeeded,failed,unknown"`
+	ID        string                       `json:"id" doc:"Names it in the payment request."`
+	Kind      conversations.OperationKind  `json:"kind" enum:"capture,reversal,void,refund" doc:"What was asked of the platform."`
+	State     conversations.OperationState `json:"state" enum:"pending,succeeded,failed,unknown" doc:"How far it has come. What is unknown is being asked for, and its amount stays reserved."`
 	Amount    Amount                       `json:"amount"`
 	Reason    string                       `json:"reason,omitempty" enum:"asked,elsewhere,second_success,late_payment,partial,risk_declined,review_rejected,review_timed_out,order_already_paid" doc:"Why it is done. asked: by the merchant; elsewhere: by somebody at the platform, and we learnt of it; every other one by Paythread."`
 	Note      string                       `json:"note,omitempty" doc:"Why, in the merchant's own words; the customer does not see it."`
@@ -112,36 +112,36 @@ type OperationDocument struct {
 	Elsewhere bool                         `json:"elsewhere" doc:"It was done at the platform, and we learnt of it."`
 	Statement string                       `json:"reconciliation_id,omitempty" doc:"What the platform's statements call it."`
 	Text      string                       `json:"text" doc:"A sentence for the agent."`
-	StartedAt time.Time                    `json:"started_at"`
-	SettledAt *time.Time                   `json:"settled_at,omitempty"`
+	StartedAt time.Time                    `json:"started_at" doc:"When it was asked for."`
+	SettledAt *time.Time                   `json:"settled_at,omitempty" doc:"When its outcome was known."`
 }
 
 // MessageDocument is what became of one message. Its text is not shown here.
 type MessageDocument struct {
-	ID          string                       `json:"id"`
-	Purpose     conversations.Purpose        `json:"purpose" example:"payment"`
-	Channel     conversations.Channel        `json:"channel" enum:"whatsapp,sms"`
-	Status      conversations.DeliveryStatus `json:"status" enum:"queued,sending,accepted,sent,delivered,read,failed"`
-	Reason      conversations.FailureReason  `json:"reason,omitempty" example:"not_on_channel"`
+	ID          string                       `json:"id" doc:"Names it in the transcript."`
+	Purpose     conversations.Purpose        `json:"purpose" example:"payment" doc:"What it is for, such as payment or receipt."`
+	Channel     conversations.Channel        `json:"channel" enum:"whatsapp,sms" doc:"What it goes by."`
+	Status      conversations.DeliveryStatus `json:"status" enum:"queued,sending,accepted,sent,delivered,read,failed" doc:"How far it has come."`
+	Reason      conversations.FailureReason  `json:"reason,omitempty" example:"not_on_channel" doc:"Why it failed, a stable word; reason_text says it for people."`
 	ReasonText  string                       `json:"reason_text,omitempty" doc:"The reason as a sentence for the agent."`
 	Follows     string                       `json:"follows,omitempty" doc:"The message that it was sent instead of, or again for."`
-	QueuedAt    time.Time                    `json:"queued_at"`
-	SentAt      *time.Time                   `json:"sent_at,omitempty"`
-	DeliveredAt *time.Time                   `json:"delivered_at,omitempty"`
-	ReadAt      *time.Time                   `json:"read_at,omitempty"`
+	QueuedAt    time.Time                    `json:"queued_at" doc:"When it was made."`
+	SentAt      *time.Time                   `json:"sent_at,omitempty" doc:"When the company had sent it."`
+	DeliveredAt *time.Time                   `json:"delivered_at,omitempty" doc:"When it was on the customer's phone."`
+	ReadAt      *time.Time                   `json:"read_at,omitempty" doc:"When the customer read it, where the channel tells."`
 }
 
 // EventDocument is one event of a payment request's log.
 type EventDocument struct {
 	Seq       int64                        `json:"seq" doc:"Counts from 1 in each payment request, without gaps."`
-	Type      string                       `json:"type" example:"delivered"`
-	Time      time.Time                    `json:"time"`
-	RequestID string                       `json:"payment_request_id"`
-	Order     string                       `json:"order"`
-	Lifecycle conversations.Lifecycle      `json:"lifecycle"`
-	Reason    string                       `json:"reason,omitempty"`
-	Milestone conversations.Milestone      `json:"milestone,omitempty"`
-	Attempt   int                          `json:"attempt,omitempty"`
+	Type      string                       `json:"type" example:"delivered" doc:"What happened. New types may be added."`
+	Time      time.Time                    `json:"time" doc:"When it happened."`
+	RequestID string                       `json:"payment_request_id" doc:"The payment request."`
+	Order     string                       `json:"order" doc:"The merchant's order number."`
+	Lifecycle conversations.Lifecycle      `json:"lifecycle" doc:"Of the payment request after the event."`
+	Reason    string                       `json:"reason,omitempty" doc:"Why, a stable word, where there is one."`
+	Milestone conversations.Milestone      `json:"milestone,omitempty" doc:"What was reached for the first time, if it is about that."`
+	Attempt   int                          `json:"attempt,omitempty" doc:"Number of the try to pay that it is about."`
 	Message   *conversations.LoggedMessage `json:"message,omitempty"`
 	Operation *EventOperation              `json:"operation,omitempty"`
 	Text      string                       `json:"text" doc:"A sentence for the agent."`
@@ -149,9 +149,9 @@ type EventDocument struct {
 
 // EventOperation is what an event tells of a capture, reversal, void or refund.
 type EventOperation struct {
-	ID     string                       `json:"id"`
-	Kind   conversations.OperationKind  `json:"kind" enum:"capture,reversal,void,refund"`
-	State  conversations.OperationState `json:"state" enum:"pending,succeeded,failed,unknown"`
+	ID     string                       `json:"id" doc:"Names it in the payment request."`
+	Kind   conversations.OperationKind  `json:"kind" enum:"capture,reversal,void,refund" doc:"What was asked of the platform."`
+	State  conversations.OperationState `json:"state" enum:"pending,succeeded,failed,unknown" doc:"How far it has come."`
 	Amount Amount                       `json:"amount"`
 	Reason string                       `json:"reason,omitempty" doc:"Why it is done."`
 	Error  string                       `json:"error,omitempty" doc:"The platform's word, where it did not succeed."`

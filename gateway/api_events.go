@@ -19,13 +19,13 @@ const (
 
 // EventList is a page of one payment request's events.
 type EventList struct {
-	Items []EventDocument `json:"items"`
+	Items []EventDocument `json:"items" doc:"Of this page."`
 	Last  int64           `json:"last" doc:"Number of the newest event: there is more while it is above the last item's."`
 }
 
 // MerchantEventList is a page of a merchant's events.
 type MerchantEventList struct {
-	Items []EventDocument `json:"items"`
+	Items []EventDocument `json:"items" doc:"Of this page."`
 	Last  string          `json:"last" doc:"The place after the last item: give it as after."`
 	Reset bool            `json:"reset,omitempty" doc:"Some events are lost; read the lists again."`
 }

@@ -34,7 +34,7 @@ type createBody struct {
 	Channel      string  `json:"channel" enum:"whatsapp,sms" doc:"Where the customer is written to."`
 	Locale       *string `json:"locale,omitempty" maxLength:"35" example:"en" doc:"Language of messages and pages; missing: the merchant's."`
 	Note         *string `json:"note,omitempty" maxLength:"500" doc:"For the merchant's own eyes."`
-	CustomerName *string `json:"customer_name,omitempty" maxLength:"120"`
+	CustomerName *string `json:"customer_name,omitempty" maxLength:"120" doc:"Who is asked, for the agents' eyes, until the customer's own name is known."`
 	TimeToOpen   *int64  `json:"time_to_open_seconds,omitempty" minimum:"1" maximum:"2678400" example:"86400" doc:"How long the link may stay unopened; missing: the merchant's."`
 	TimeToPay    *int64  `json:"time_to_pay_seconds,omitempty" minimum:"1" maximum:"2678400" example:"900" doc:"How long the customer may take once the link is opened; missing: the merchant's."`
 	Capture      *bool   `json:"capture,omitempty" doc:"True takes the money at once, false only holds it; missing: the merchant's."`
@@ -140,7 +140,7 @@ func seconds(n *int64) time.Duration { return time.Duration(valueOf(n)) * time.S
 
 // IDInput is the input of whatever concerns one payment request.
 type IDInput struct {
-	ID string `path:"id" example:"pr_0k3v9m2x7c1d5f8g4h6j"`
+	ID string `path:"id" doc:"Of the payment request." example:"pr_0k3v9m2x7c1d5f8g4h6j"`
 }
 
 // getRequest answers GET /v1/payment-requests/{id}.
@@ -187,15 +187,15 @@ func (a *api) requestFor(ctx context.Context, c *call, id string, g grant) (*con
 
 type listInput struct {
 	Order     string `query:"order" maxLength:"50" doc:"Only those of this order."`
-	Lifecycle string `query:"lifecycle" enum:"open,processing,authorized,paid,in_review,failed,expired,cancelled,reversed,partially_refunded,refunded"`
-	Channel   string `query:"channel" enum:"whatsapp,sms"`
-	Limit     int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
+	Lifecycle string `query:"lifecycle" enum:"open,processing,authorized,paid,in_review,failed,expired,cancelled,reversed,partially_refunded,refunded" doc:"Only those that stand so."`
+	Channel   string `query:"channel" enum:"whatsapp,sms" doc:"Only those whose first message went by it."`
+	Limit     int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"Of a page."`
 	Cursor    string `query:"cursor" maxLength:"64" doc:"next_cursor of the page before."`
 }
 
 type listOutput struct {
 	Body struct {
-		Items      []*PaymentRequestDocument `json:"items"`
+		Items      []*PaymentRequestDocument `json:"items" doc:"Of this page."`
 		NextCursor string                    `json:"next_cursor,omitempty" doc:"There are more: give it as cursor."`
 	} `nameHint:"PaymentRequestList"`
 }

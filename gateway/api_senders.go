@@ -29,8 +29,8 @@ var (
 
 // SenderDocument is a sender as the API shows it: none of its settings.
 type SenderDocument struct {
-	ID       string                 `json:"id" example:"acme-whatsapp"`
-	Channel  conversations.Channel  `json:"channel" enum:"whatsapp,sms"`
+	ID       string                 `json:"id" example:"acme-whatsapp" doc:"As configured."`
+	Channel  conversations.Channel  `json:"channel" enum:"whatsapp,sms" doc:"What it sends by."`
 	Provider string                 `json:"provider" example:"meta" doc:"The messaging company."`
 	Standing conversations.Standing `json:"standing" enum:"usable,limited,unusable" doc:"limited: messages go, and somebody should look. unusable: messages fail, and those about a payment request go by another channel where the merchant lets them."`
 	Text     string                 `json:"text" example:"Messages are sent as usual." doc:"The standing as a sentence for people."`
@@ -41,9 +41,9 @@ type SenderDocument struct {
 
 // HoldDocument says that all messages of a sender are held back for a while.
 type HoldDocument struct {
-	Reason conversations.FailureReason `json:"reason" example:"rate"`
+	Reason conversations.FailureReason `json:"reason" example:"rate" doc:"Why, a stable word."`
 	Code   string                      `json:"code,omitempty" example:"131048" doc:"The company's own."`
-	Until  time.Time                   `json:"until"`
+	Until  time.Time                   `json:"until" doc:"When sending is tried again."`
 	Fails  bool                        `json:"fails" doc:"Messages fail meanwhile instead of waiting, because waiting would not help."`
 	Text   string                      `json:"text" doc:"A sentence for people."`
 }
@@ -56,7 +56,7 @@ type NoticeDocument struct {
 	Standing conversations.Standing      `json:"standing" enum:"usable,limited,unusable" doc:"What the notice says of its subject."`
 	Word     string                      `json:"word" example:"paused" doc:"The company's own word for what happened."`
 	Detail   string                      `json:"detail,omitempty" example:"first_pause" doc:"The company's own word for why."`
-	At       time.Time                   `json:"at"`
+	At       time.Time                   `json:"at" doc:"When it was told."`
 	Until    *time.Time                  `json:"until,omitempty" doc:"When it ends by itself, if the company said so."`
 	Ended    bool                        `json:"ended" doc:"until has passed: it changes nothing any more."`
 	Text     string                      `json:"text" doc:"A sentence for people."`
@@ -72,7 +72,7 @@ type LimitsDocument struct {
 
 type sendersOutput struct {
 	Body struct {
-		Items []*SenderDocument `json:"items"`
+		Items []*SenderDocument `json:"items" doc:"All of the merchant's."`
 	} `nameHint:"SenderList"`
 }
 
@@ -95,7 +95,7 @@ func (a *api) listSenders(ctx context.Context, _ *struct{}) (*sendersOutput, err
 }
 
 type senderInput struct {
-	ID string `path:"id" example:"acme-whatsapp"`
+	ID string `path:"id" doc:"Of the sender, as configured." example:"acme-whatsapp"`
 }
 
 type senderOutput struct {

@@ -15,7 +15,7 @@ type sessionOrder struct {
 	OrderFields
 	Phone        string `json:"phone,omitempty" maxLength:"40" example:"082 123 4567" doc:"The customer's; the agent may correct it."`
 	Country      string `json:"country,omitempty" maxLength:"2" example:"ZA" doc:"ISO 3166 alpha-2, for a national phone number; missing: the merchant's."`
-	CustomerName string `json:"customer_name,omitempty" maxLength:"120"`
+	CustomerName string `json:"customer_name,omitempty" maxLength:"120" doc:"Who is asked, for the agents' eyes, until the customer's own name is known."`
 	// Extra stays on the server: the agent's browser neither sends nor sees it.
 	Extra map[string]string `json:"extra,omitempty" example:"{\"branch\":\"Paarl\"}" doc:"Your own data for the payment request, returned to your servers as it came; the agent does not see it. At most 20 entries with names of at most 40 and values of at most 500 characters."`
 }
@@ -40,8 +40,8 @@ type sessionInput struct {
 type sessionOutput struct {
 	Body struct {
 		Token       string    `json:"token" doc:"For the agent's browser: Authorization: Bearer."`
-		ExpiresAt   time.Time `json:"expires_at"`
-		SealedOrder string    `json:"sealed_order" example:"so_00k3v9m2x7c1d5f8g4h6"`
+		ExpiresAt   time.Time `json:"expires_at" doc:"When the token ends; renew it before."`
+		SealedOrder string    `json:"sealed_order" example:"so_00k3v9m2x7c1d5f8g4h6" doc:"Keep it with the order: it renews the token."`
 	} `nameHint:"AgentSession"`
 }
 
@@ -102,21 +102,21 @@ func (a *api) seal(ctx context.Context, c *call, o *sessionOrder, renew string) 
 
 // SealedOrderDocument is a sealed order as the panel shows it.
 type SealedOrderDocument struct {
-	ID             string                  `json:"id" example:"so_00k3v9m2x7c1d5f8g4h6"`
-	Order          string                  `json:"order" example:"1042"`
-	LineItems      []LineItem              `json:"line_items"`
+	ID             string                  `json:"id" example:"so_00k3v9m2x7c1d5f8g4h6" doc:"Names it in calls."`
+	Order          string                  `json:"order" example:"1042" doc:"The merchant's order number."`
+	LineItems      []LineItem              `json:"line_items" doc:"What is paid for."`
 	Subtotal       Amount                  `json:"subtotal"`
 	Tax            Amount                  `json:"tax"`
 	Shipping       Amount                  `json:"shipping"`
 	Discount       Amount                  `json:"discount"`
 	Total          Amount                  `json:"total"`
 	Phone          string                  `json:"phone" example:"+27821234567" doc:"As it was handed over, in E.164 where it could be read."`
-	PhoneNational  string                  `json:"phone_national" example:"082 123 4567"`
-	Country        string                  `json:"country" example:"ZA"`
-	CustomerName   string                  `json:"customer_name,omitempty"`
+	PhoneNational  string                  `json:"phone_national" example:"082 123 4567" doc:"The same as people write it in the country."`
+	Country        string                  `json:"country" example:"ZA" doc:"That national phone numbers are read as one of, ISO 3166 alpha-2."`
+	CustomerName   string                  `json:"customer_name,omitempty" doc:"As it was handed over."`
 	Merchant       MerchantDocument        `json:"merchant"`
-	Environment    string                  `json:"environment" enum:"sandbox,production"`
-	Channels       []ChannelDocument       `json:"channels"`
+	Environment    string                  `json:"environment" enum:"sandbox,production" doc:"sandbox: no money moves. Or production."`
+	Channels       []ChannelDocument       `json:"channels" doc:"By which the customer could be written to."`
 	PaymentRequest *PaymentRequestDocument `json:"payment_request"`
 }
 
@@ -131,13 +131,13 @@ func (SealedOrderDocument) TransformSchema(_ huma.Registry, s *huma.Schema) *hum
 
 // ChannelDocument says whether a channel can be used for a customer.
 type ChannelDocument struct {
-	Channel   conversations.Channel `json:"channel" enum:"whatsapp,sms"`
-	Available bool                  `json:"available"`
+	Channel   conversations.Channel `json:"channel" enum:"whatsapp,sms" doc:"What it goes by."`
+	Available bool                  `json:"available" doc:"Whether a message could be sent by it now."`
 	Reason    string                `json:"reason,omitempty" enum:"no_sender,opted_out,sender_unusable,sender_held" doc:"Why not. With available: why another channel is better now. sender_unusable: the company takes no messages, and they fail or go by the other channel; sender_held: they wait."`
 }
 
 type sealedOrderInput struct {
-	ID string `path:"id" example:"so_00k3v9m2x7c1d5f8g4h6"`
+	ID string `path:"id" doc:"Of the sealed order." example:"so_00k3v9m2x7c1d5f8g4h6"`
 }
 
 type sealedOrderOutput struct {
@@ -224,7 +224,7 @@ func (a *api) senderTrouble(ctx context.Context, m *MerchantConfig, id string) (
 type previewInput struct {
 	Idempotent
 	Body struct {
-		Channel string  `json:"channel" enum:"whatsapp,sms"`
+		Channel string  `json:"channel" enum:"whatsapp,sms" doc:"What it goes by."`
 		Phone   *string `json:"phone,omitempty" maxLength:"40" doc:"Checked if it is there."`
 		Locale  *string `json:"locale,omitempty" maxLength:"35" example:"de-AT" doc:"Missing: the merchant's. One without texts of its own falls back to its language (de-AT: de), and then to English."`
 	} `nameHint:"MessagePreviewBody"`
@@ -232,7 +232,7 @@ type previewInput struct {
 
 type previewOutput struct {
 	Body struct {
-		Channel     conversations.Channel     `json:"channel" enum:"whatsapp,sms"`
+		Channel     conversations.Channel     `json:"channel" enum:"whatsapp,sms" doc:"What it goes by."`
 		Text        string                    `json:"text" doc:"As the customer reads it. SMS: with typographic characters replaced where that makes it cheaper. WhatsApp: above the button; the shipped body, which the approved template may differ from."`
 		Button      string                    `json:"button,omitempty" example:"Pay securely" doc:"WhatsApp: the button that carries the link."`
 		Encoding    conversations.SMSEncoding `json:"encoding,omitempty" enum:"gsm7,ucs2" doc:"SMS: how it is written on the wire."`

@@ -56,23 +56,23 @@ type CallbackRequestData struct {
 
 // CallbackOperation is what an event tells of an operation.
 type CallbackOperation struct {
-	ID     string                       `json:"id"`
-	Kind   conversations.OperationKind  `json:"kind"`
-	Amount string                       `json:"amount"`
-	State  conversations.OperationState `json:"state"`
-	Reason string                       `json:"reason,omitempty"`
-	Error  string                       `json:"error,omitempty"`
+	ID     string                       `json:"id" doc:"Names it in the payment request."`
+	Kind   conversations.OperationKind  `json:"kind" doc:"capture, reversal, void or refund."`
+	Amount string                       `json:"amount" doc:"A decimal string."`
+	State  conversations.OperationState `json:"state" doc:"pending, succeeded, failed or unknown."`
+	Reason string                       `json:"reason,omitempty" doc:"Why it was done."`
+	Error  string                       `json:"error,omitempty" doc:"The platform's word for why it failed."`
 }
 
 // CallbackNow is how a payment request stands when an event of it is sent.
 type CallbackNow struct {
-	Status     conversations.Lifecycle `json:"status"`
-	Reason     string                  `json:"reason,omitempty"`
-	Authorized string                  `json:"authorized"`
-	Captured   string                  `json:"captured"`
-	Reversed   string                  `json:"reversed"`
-	Refunded   string                  `json:"refunded"`
-	LastSeq    int64                   `json:"last_seq"`
+	Status     conversations.Lifecycle `json:"status" doc:"Its lifecycle."`
+	Reason     string                  `json:"reason,omitempty" doc:"Why it stands so, a stable word, where there is one."`
+	Authorized string                  `json:"authorized" doc:"Held by the platform so far."`
+	Captured   string                  `json:"captured" doc:"Taken so far."`
+	Reversed   string                  `json:"reversed" doc:"Given back before it was settled."`
+	Refunded   string                  `json:"refunded" doc:"Given back after it was taken."`
+	LastSeq    int64                   `json:"last_seq" doc:"Number of its newest event."`
 }
 
 // CallbackEndpointData is the data of the types callback_endpoint.*.

@@ -44,8 +44,8 @@ type sessionClaims struct {
 
 // sessionAgent is who works in the browser, as the merchant's system names them.
 type sessionAgent struct {
-	ID   string `json:"id,omitempty" maxLength:"64" example:"ag7"`
-	Name string `json:"name,omitempty" maxLength:"64" example:"Thandi"`
+	ID   string `json:"id,omitempty" maxLength:"64" example:"ag7" doc:"As your system names them; it stands in records and in the gateway's log."`
+	Name string `json:"name,omitempty" maxLength:"64" example:"Thandi" doc:"As colleagues read it."`
 }
 
 // agentSessions mints and verifies the tokens of agents' browsers.
