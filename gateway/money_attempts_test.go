@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -138,6 +138,7 @@ func TestThousandAttempts(t *testing.T) {
 		}
 		settled = append(settled, func() {
 			s.awaitEvent(id, "receipt_delivered")
+			s.awaitIdle()
 			want := slices.Concat(logToCard, c.log, []string{"receipt_sent", "receipt_delivered"})
 			if got := s.eventTypes(id); !slices.Equal(got, want) {
 				t.Errorf("%s: the event log is\n%v, want\n%v", c.name, got, want)
@@ -145,14 +146,17 @@ func TestThousandAttempts(t *testing.T) {
 			if r := s.request(id); len(r.Attempts) != 1 || r.Lifecycle != "paid" || r.Totals["captured"].Value != "149.00" {
 				t.Errorf("%s: the request is %s with %d attempts and the totals %v, want paid by one", c.name, r.Lifecycle, len(r.Attempts), r.Totals)
 			}
-			charges := 0
+			var did []string // of this request's, also what gives money back
 			for _, made := range s.world.CyberSource.Transactions() {
-				if made.Code == fmt.Sprint(id, "-1") {
-					charges++
+				if strings.HasPrefix(made.Code, id+"-") {
+					did = append(did, made.Kind)
 				}
 			}
-			if charges != 1 {
-				t.Errorf("%s: the platform made %d charges, want 1", c.name, charges)
+			if !slices.Equal(did, []string{cybersource.KindSale}) {
+				t.Errorf("%s: the platform made %v, want one charge", c.name, did)
+			}
+			if got := len(s.payer(c.phone, "whatsapp").links("/r/")); got != 1 {
+				t.Errorf("%s: the phone has %d receipt messages, want 1", c.name, got)
 			}
 		})
 	}
