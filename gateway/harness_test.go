@@ -291,8 +291,10 @@ func (s *rig) spawnGateway() *gatewayProcess {
 	s.must(err)
 	g := &gatewayProcess{s: s, cmd: exec.Command(self), log: &childLog{}, ended: make(chan struct{})}
 	g.cmd.Env = append([]string{runAsGateway + "=" + s.config, "HOME=" + os.Getenv("HOME"), "PATH=" + os.Getenv("PATH")}, s.env...)
-	if race := os.Getenv("GORACE"); race != "" {
-		g.cmd.Env = append(g.cmd.Env, "GORACE="+race)
+	for _, name := range []string{"GORACE", "GOGC"} { // as make test sets them
+		if value := os.Getenv(name); value != "" {
+			g.cmd.Env = append(g.cmd.Env, name+"="+value)
+		}
 	}
 	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
 	g.stdin, err = g.cmd.StdinPipe()
@@ -372,13 +374,24 @@ func (s *rig) showLogs() {
 type childLog struct {
 	mu   sync.Mutex
 	data []byte
+	gone bool
 }
 
 func (l *childLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.gone {
+		return 0, io.ErrClosedPipe // which closes the child's pipe
+	}
 	l.data = append(l.data, p...)
 	return len(p), nil
+}
+
+// leave lets nobody read what the child prints from now on.
+func (l *childLog) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone = true
 }
 
 func (l *childLog) text() string {
@@ -695,6 +708,13 @@ func (s *rig) awaitLifecycle(id string, any ...string) string {
 	return now
 }
 
+// samples reads one metric. To print all of them takes long under the race
+// detector.
+func (g *gatewayProcess) samples(name string) ([]byte, error) {
+	_, text, err := g.s.call(http.MethodGet, "http://"+g.admin+"/metrics?name[]="+name, nil, nil)
+	return text, err
+}
+
 var depthMetric = regexp.MustCompile(`(?m)^paythread_outbox_depth (\d+)`)
 
 // awaitIdle waits until no work is left in the outbox: whatever a crash left
@@ -703,7 +723,7 @@ func (s *rig) awaitIdle() {
 	s.t.Helper()
 	s.await("nothing is left in the outbox", func() bool {
 		for _, g := range s.running() {
-			_, text, err := s.call(http.MethodGet, "http://"+g.admin+"/metrics", nil, nil)
+			text, err := g.samples("paythread_outbox_depth")
 			found := depthMetric.FindSubmatch(text)
 			return err == nil && found != nil && string(found[1]) == "0"
 		}

@@ -397,7 +397,7 @@ func (b *outcomesBench) rested(p *playedCharge) bool {
 // counted reads the samples of a metric.
 func (b *outcomesBench) counted(name string) map[string]float64 {
 	b.t.Helper()
-	_, text, err := b.call(http.MethodGet, "http://"+b.gateway.admin+"/metrics", nil, nil)
+	text, err := b.gateway.samples(name)
 	b.must(err)
 	samples := map[string]float64{}
 	for line := range strings.Lines(string(text)) {

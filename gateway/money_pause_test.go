@@ -211,7 +211,7 @@ var workingMetric = regexp.MustCompile(`(?m)^paythread_lane_depth\{.*state="work
 func (g *gatewayProcess) awaitResting() {
 	g.s.t.Helper()
 	g.s.await("the gateway rests", func() bool {
-		_, text, err := g.s.call(http.MethodGet, "http://"+g.admin+"/metrics", nil, nil)
+		text, err := g.samples("paythread_lane_depth")
 		lanes := workingMetric.FindAllSubmatch(text, -1)
 		return err == nil && len(lanes) > 0 && !slices.ContainsFunc(lanes, func(l [][]byte) bool { return string(l[1]) != "0" })
 	})
