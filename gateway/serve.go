@@ -23,6 +23,9 @@ import (
 func serveCommand(flags *flag.FlagSet) action {
 	read := configReader(flags)
 	return func(ctx context.Context, p process) error {
+		// Whoever reads the log may go: Go would end the process at the next line,
+		// with payments in hand.
+		signal.Ignore(syscall.SIGPIPE)
 		asked := make(chan os.Signal, 1) // several at once are one
 		signal.Notify(asked, syscall.SIGHUP)
 		defer signal.Stop(asked)
