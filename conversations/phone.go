@@ -16,32 +16,44 @@ import (
 // country's plan and at which a person may get messages. The error is an *Error
 // about "phone".
 func ParsePhone(number, country string) (canonical, national string, err error) {
+	canonical, n, err := parsePhone(number, country)
+	if err != nil {
+		return "", "", err
+	}
+	return canonical, phonenumbers.Format(n, phonenumbers.NATIONAL), nil
+}
+
+// parsePhone is ParsePhone without the national form, which takes as long again
+// and which nobody needs of the numbers in webhooks.
+func parsePhone(number, country string) (canonical string, n *phonenumbers.PhoneNumber, err error) {
 	n, perr := phonenumbers.Parse(number, strings.ToUpper(country))
 	if perr != nil || len(number) > 40 {
-		return "", "", Invalid("phone", "this is not a phone number of %s; write it as it is dialled there, or with + and the country code", orAnywhere(country))
+		return "", nil, Invalid("phone", "this is not a phone number of %s; write it as it is dialled there, or with + and the country code", orAnywhere(country))
 	}
 	// The library reads letters as keys, or skips them: a letter O for a zero
 	// would be somebody else's number. It drops extensions.
 	if strings.ContainsFunc(number, unicode.IsLetter) || n.GetExtension() != "" {
-		return "", "", Invalid("phone", "write the phone number with digits only, without letters or an extension")
+		return "", nil, Invalid("phone", "write the phone number with digits only, without letters or an extension")
 	}
 	if !isSubscriber(n) {
 		// The old spellings of some countries are not valid numbers as written.
 		fixed := respell(phonenumbers.Format(n, phonenumbers.E164))
 		m, ferr := phonenumbers.Parse(fixed, "")
 		if ferr != nil || !isSubscriber(m) {
-			return "", "", Invalid("phone", "there is no such phone number in %s; check its digits", orAnywhere(phonenumbers.GetRegionCodeForNumber(n), country))
+			return "", nil, Invalid("phone", "there is no such phone number in %s; check its digits", orAnywhere(phonenumbers.GetRegionCodeForNumber(n), country))
 		}
 		n = m
 	}
 	if !slices.Contains(messageable, phonenumbers.GetNumberType(n)) {
-		return "", "", Invalid("phone", "nobody gets messages at this kind of number (toll-free, premium-rate, shared-cost and the like); use the customer's own")
+		return "", nil, Invalid("phone", "nobody gets messages at this kind of number (toll-free, premium-rate, shared-cost and the like); use the customer's own")
 	}
-	canonical = respell(phonenumbers.Format(n, phonenumbers.E164))
-	if m, ferr := phonenumbers.Parse(canonical, ""); ferr == nil {
-		n = m
+	written := phonenumbers.Format(n, phonenumbers.E164)
+	if canonical = respell(written); canonical != written {
+		if m, ferr := phonenumbers.Parse(canonical, ""); ferr == nil {
+			n = m
+		}
 	}
-	return canonical, phonenumbers.Format(n, phonenumbers.NATIONAL), nil
+	return canonical, n, nil
 }
 
 // isSubscriber tells whether a number is possible, valid and not one of the
@@ -97,7 +109,7 @@ func respell(e164 string) string {
 // they are, since somebody evidently writes from them.
 func canonicalPhone(number string) string {
 	digits := "+" + strings.TrimLeft(strings.TrimSpace(number), "+0")
-	canonical, _, err := ParsePhone(digits, "")
+	canonical, _, err := parsePhone(digits, "")
 	if err != nil {
 		return respell(digits)
 	}
