@@ -301,9 +301,12 @@ func within(address netip.Addr, cidr string) bool {
 	return err == nil && prefix.Contains(address)
 }
 
-// may tells whether a rule with these ports and peers lets a caller through.
+// may tells whether a rule with these ports and peers lets a caller through to a
+// port such as 53/UDP.
 func (c caller) may(port string, ports []networking.NetworkPolicyPort, peers []networking.NetworkPolicyPeer) bool {
-	open := len(ports) == 0 || slices.ContainsFunc(ports, func(p networking.NetworkPolicyPort) bool { return p.Port == nil || p.Port.String() == port })
+	open := len(ports) == 0 || slices.ContainsFunc(ports, func(p networking.NetworkPolicyPort) bool {
+		return p.Port == nil || p.Port.String()+"/"+string(*p.Protocol) == port
+	})
 	return open && (len(peers) == 0 || slices.ContainsFunc(peers, c.is))
 }
 
@@ -330,17 +333,17 @@ func TestWhoReachesWhom(t *testing.T) {
 		port string
 		want bool
 	}{
-		{"the ingress controller", controller, "http", true},
-		{"the ingress controller", controller, "admin", false},
-		{"Prometheus", prometheus, "admin", true},
-		{"Prometheus", prometheus, "http", false},
-		{"another gateway", caller{labels: gateway}, "http", false},
-		{"another gateway", caller{labels: gateway}, "admin", false},
-		{"a stranger in the namespace", caller{labels: map[string]string{"app": "shop"}}, "http", false},
-		{"a stranger in the namespace", caller{labels: map[string]string{"app": "shop"}}, "admin", false},
-		{"the smoke test", caller{labels: all.pods[0].Labels}, "http", true},
-		{"the smoke test", caller{labels: all.pods[0].Labels}, "admin", true},
-		{"somebody outside", caller{address: "203.0.113.9"}, "http", false},
+		{"the ingress controller", controller, "http/TCP", true},
+		{"the ingress controller", controller, "admin/TCP", false},
+		{"Prometheus", prometheus, "admin/TCP", true},
+		{"Prometheus", prometheus, "http/TCP", false},
+		{"another gateway", caller{labels: gateway}, "http/TCP", false},
+		{"another gateway", caller{labels: gateway}, "admin/TCP", false},
+		{"a stranger in the namespace", caller{labels: map[string]string{"app": "shop"}}, "http/TCP", false},
+		{"a stranger in the namespace", caller{labels: map[string]string{"app": "shop"}}, "admin/TCP", false},
+		{"the smoke test", caller{labels: all.pods[0].Labels}, "http/TCP", true},
+		{"the smoke test", caller{labels: all.pods[0].Labels}, "admin/TCP", true},
+		{"somebody outside", caller{address: "203.0.113.9"}, "http/TCP", false},
 	} {
 		got := slices.ContainsFunc(own.Spec.Ingress, func(r networking.NetworkPolicyIngressRule) bool { return c.from.may(c.port, r.Ports, r.From) })
 		if got != c.want {
@@ -354,18 +357,19 @@ func TestWhoReachesWhom(t *testing.T) {
 		port string
 		want bool
 	}{
-		{"names", names, "53", true},
-		{"Redis", caller{namespace: "data"}, "6379", true},
-		{"a Sentinel", caller{namespace: "data"}, "26379", true},
-		{"a messaging company", caller{address: "157.240.1.1"}, "443", true},
-		{"a messaging company by IPv6", caller{address: "2a03:2880::1"}, "443", true},
-		{"a messaging company without TLS", caller{address: "157.240.1.1"}, "80", false},
-		{"the address of a cloud's credentials", caller{address: "169.254.169.254"}, "443", false},
-		{"the address of a cloud's credentials", caller{address: "169.254.169.254"}, "80", false},
-		{"the same by IPv6", caller{address: "fd00:ec2::254"}, "443", false},
-		{"the cluster's API", caller{address: "10.96.0.1"}, "443", false},
-		{"another pod", caller{namespace: "shop"}, "443", false},
-		{"another gateway", caller{labels: gateway}, "http", false},
+		{"names", names, "53/UDP", true},
+		{"long names", names, "53/TCP", true},
+		{"Redis", caller{namespace: "data"}, "6379/TCP", true},
+		{"a Sentinel", caller{namespace: "data"}, "26379/TCP", true},
+		{"a messaging company", caller{address: "157.240.1.1"}, "443/TCP", true},
+		{"a messaging company by IPv6", caller{address: "2a03:2880::1"}, "443/TCP", true},
+		{"a messaging company without TLS", caller{address: "157.240.1.1"}, "80/TCP", false},
+		{"the address of a cloud's credentials", caller{address: "169.254.169.254"}, "443/TCP", false},
+		{"the address of a cloud's credentials", caller{address: "169.254.169.254"}, "80/TCP", false},
+		{"the same by IPv6", caller{address: "fd00:ec2::254"}, "443/TCP", false},
+		{"the cluster's API", caller{address: "10.96.0.1"}, "443/TCP", false},
+		{"another pod", caller{namespace: "shop"}, "443/TCP", false},
+		{"another gateway", caller{labels: gateway}, "http/TCP", false},
 	} {
 		got := slices.ContainsFunc(own.Spec.Egress, func(r networking.NetworkPolicyEgressRule) bool { return c.to.may(c.port, r.Ports, r.To) })
 		if got != c.want {

@@ -59,6 +59,8 @@ func examine(all objects, references []string, stopping Stopping) []string {
 	e.hooksComeAndGo()
 	e.alertsLead()
 	e.filesAreMounted()
+	e.helpersAreAlike()
+	e.listenersMatch()
 	return e.problems
 }
 
@@ -331,6 +333,7 @@ func (e *examination) patience(where string, c core.Container) {
 // podReferences: what a pod mounts or takes variables from is there.
 func (e *examination) podReferences(p pod) {
 	volumes := map[string]bool{}
+	own := p.spec.SecurityContext != nil && p.spec.SecurityContext.RunAsUser != nil // else the cluster gives all numbers
 	for _, v := range p.spec.Volumes {
 		volumes[v.Name] = false
 		switch {
@@ -338,6 +341,9 @@ func (e *examination) podReferences(p pod) {
 			e.exists(p, "Secret", v.Secret.SecretName)
 			if v.Secret.DefaultMode == nil || *v.Secret.DefaultMode&0o007 != 0 {
 				e.problem("%s: the files of Secret %s are readable to everyone", p.owner, v.Secret.SecretName)
+			}
+			if own && p.spec.SecurityContext.FSGroup == nil {
+				e.problem("%s: the files of Secret %s are root's, and no group of the pod's can read them", p.owner, v.Secret.SecretName)
 			}
 			if v.Secret.Optional != nil || len(v.Secret.Items) > 0 {
 				e.problem("%s: Secret %s is mounted in part, or need not be there", p.owner, v.Secret.SecretName)
@@ -451,6 +457,9 @@ func (e *examination) ingressesLead() {
 				continue
 			}
 			for _, path := range rule.HTTP.Paths {
+				if path.Path != "/" || path.PathType == nil || *path.PathType != networking.PathTypePrefix {
+					e.problem("Ingress %s leads %s and not all of %s", i.Name, path.Path, rule.Host)
+				}
 				e.backend(i, path.Backend.Service)
 			}
 		}
@@ -672,7 +681,15 @@ func (e *examination) hooksComeAndGo() {
 			e.problem("Pod %s has %d containers, and \"helm test --logs\" can read the log of one", p.Name, len(p.Spec.Containers))
 		}
 	}
+	for _, a := range e.accounts {
+		if a.AutomountServiceAccountToken == nil || *a.AutomountServiceAccountToken {
+			e.problem("ServiceAccount %s gives its pods a token", a.Name)
+		}
+	}
 	for _, j := range e.jobs {
+		if j.Spec.Template.Spec.RestartPolicy != core.RestartPolicyNever {
+			e.problem("Job %s starts its containers again, and with the old ones go their logs", j.Name)
+		}
 		if policy := j.Annotations[hookAnnotation+"-delete-policy"]; strings.Contains(policy, "hook-failed") {
 			e.problem("Job %s is gone when somebody wants to know why it failed", j.Name)
 		}
@@ -713,6 +730,54 @@ func (e *examination) filesAreMounted() {
 				if !slices.ContainsFunc(c.VolumeMounts, func(m core.VolumeMount) bool { return file == m.MountPath || path.Dir(file) == m.MountPath }) {
 					e.problem("%s, container %s looks for %s, and nothing is mounted there", p.owner, c.Name, file)
 				}
+			}
+		}
+	}
+}
+
+// helpersAreAlike: what checks the configuration sees what the gateway will.
+func (e *examination) helpersAreAlike() {
+	if len(e.deployments) != 1 {
+		return // rollout has said so
+	}
+	gateway := e.deployments[0].Spec.Template.Spec.Containers[0]
+	seen := 0
+	for _, p := range e.allPods() {
+		for _, c := range p.containers() {
+			if !slices.Contains(c.Args, "--config") {
+				continue
+			}
+			seen++
+			if c.Image != gateway.Image || c.ImagePullPolicy != gateway.ImagePullPolicy || !equality.Semantic.DeepEqual(c.Env, gateway.Env) ||
+				!equality.Semantic.DeepEqual(c.VolumeMounts, gateway.VolumeMounts) {
+				e.problem("%s, container %s has another image, other variables or other mounts than the gateway", p.owner, c.Name)
+			}
+		}
+	}
+	if want := 1 + 2*len(e.jobs) + len(e.pods); seen != want {
+		e.problem("%d containers read a configuration, want %d", seen, want)
+	}
+}
+
+// listenersMatch: the gateway listens on the ports that its container names.
+func (e *examination) listenersMatch() {
+	if len(e.deployments) != 1 {
+		return // rollout has said so
+	}
+	gateway := e.deployments[0].Spec.Template.Spec.Containers[0]
+	for _, text := range e.configurations() {
+		var config struct {
+			Listen string `json:"listen"`
+			Admin  string `json:"admin_listen"`
+		}
+		if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+			e.problem("the configuration: %v", err)
+		}
+		for name, address := range map[string]string{"http": config.Listen, "admin": config.Admin} {
+			if !slices.ContainsFunc(gateway.Ports, func(p core.ContainerPort) bool {
+				return p.Name == name && fmt.Sprintf(":%d", p.ContainerPort) == address
+			}) {
+				e.problem("the gateway listens on %q, and the container's port %s is another", address, name)
 			}
 		}
 	}
