@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -59,6 +61,7 @@ type keyPair struct {
 	current  *signingKey
 	previous *signingKey // nil if there is none
 	problems []string
+	gone     map[string]time.Time // keys that were taken away too soon, until no link of theirs can be alive
 }
 
 // KeyRing holds the key that signs links and the one before it. It is safe for
@@ -109,8 +112,35 @@ func (k *KeyRing) Reload() error {
 			pair.previous = previous
 		}
 	}
+	pair.mourn(k.pair.Load(), time.Now())
 	k.pair.Store(pair)
 	return nil
+}
+
+// mourn notes which keys are accepted no longer although links that they signed
+// may be in use: somebody took a file away, or wrote a new key over the current
+// one without keeping it.
+func (p *keyPair) mourn(before *keyPair, now time.Time) {
+	if before == nil {
+		return
+	}
+	if p.gone = maps.Clone(before.gone); p.gone == nil {
+		p.gone = map[string]time.Time{}
+	}
+	p.gone[before.current.id] = now.Add(LinkLife) // it signed until a moment ago
+	if b := before.previous; b != nil {
+		p.gone[b.id] = b.retiredAt.Add(LinkLife)
+	}
+	for id, until := range p.gone {
+		switch {
+		case !now.Before(until), id == p.current.id, p.previous != nil && id == p.previous.id:
+			delete(p.gone, id)
+		default:
+			p.note(fmt.Sprintf("key %s is gone, and links that it signed may be in use until %s: their pages have to be opened again from the message; put its file back, unless it was given up on purpose",
+				id, until.UTC().Format(time.RFC3339)))
+		}
+	}
+	slices.Sort(p.problems)
 }
 
 func (p *keyPair) note(problem string) {

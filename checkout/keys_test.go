@@ -135,6 +135,59 @@ func TestNewKeyFile(t *testing.T) {
 	}
 }
 
+// TestKeyThatIsTakenAwayTooSoon: while links that it signed may be alive, that is
+// a problem, and none once it is back.
+func TestKeyThatIsTakenAwayTooSoon(t *testing.T) {
+	t.Parallel()
+	dir, _ := newRing(t)
+	ring := load(t, dir)
+	first := ring.KeyID()
+	reload := func(want ...string) {
+		t.Helper()
+		if err := ring.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		problems := ring.Problems()
+		if len(problems) != len(want) {
+			t.Fatalf("problems %q, want %d", problems, len(want))
+		}
+		all := strings.Join(problems, "\n")
+		for _, id := range want {
+			if !strings.Contains(all, "key "+id+" is gone") {
+				t.Errorf("problems %q, want one about %s", problems, id)
+			}
+		}
+	}
+	second, err := Rotate(dir, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload() // as it should be done
+	previous := filepath.Join(dir, PreviousKeyFile)
+	if err := os.Rename(previous, previous+".away"); err != nil {
+		t.Fatal(err)
+	}
+	reload(first)
+	reload(first) // for as long as it lasts
+	if err := os.Rename(previous+".away", previous); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	if err := os.Remove(filepath.Join(dir, CurrentKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewKeyFile(filepath.Join(dir, CurrentKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	reload(second)
+	// A key that was retired long ago may go.
+	late := &keyPair{current: &signingKey{id: "new"}}
+	late.mourn(&keyPair{current: &signingKey{id: "new"}, previous: &signingKey{id: "old", retiredAt: time.Now().Add(-LinkLife)}}, time.Now())
+	if len(late.problems) > 0 {
+		t.Errorf("problems %q", late.problems)
+	}
+}
+
 func TestReadableKeyFileIsAProblem(t *testing.T) {
 	t.Parallel()
 	dir, _ := newRing(t)

@@ -36,6 +36,9 @@ type App struct {
 	maker         *maker
 	reloading     sync.Mutex     // held while a configuration is taken over
 	level         *slog.LevelVar // of the log, where it may change
+	readingKeys   sync.Mutex     // guards what was told of the link keys
+	toldKey       string
+	toldProblems  []string
 	log           *slog.Logger
 	registry      *prometheus.Registry
 	store         *conversations.Store
@@ -93,9 +96,7 @@ func (a *App) build() error {
 	if a.keys, err = checkout.LoadKeys(a.config.LinkKeys.Files()); err != nil {
 		return fmt.Errorf("link keys: %w", err)
 	}
-	for _, problem := range a.keys.Problems() {
-		a.log.Warn("a link key should be mended", "problem", problem)
-	}
+	a.tellKeys()
 	a.maker = &maker{
 		now: a.store.Now, client: outwardClient(), store: a.store, dispatcher: a.config.Dispatcher,
 		metrics: newDispatchMetrics(a.registry), log: a.log,

@@ -222,12 +222,27 @@ func (a *App) releaseSenders(before, now *live) {
 // reloadKeys reads the link keys again. After a file that cannot be read they
 // stay as they were.
 func (a *App) reloadKeys() {
-	before := a.keys.KeyID()
+	a.readingKeys.Lock()
+	defer a.readingKeys.Unlock()
 	if err := a.keys.Reload(); err != nil {
 		a.log.Error("the link keys could not be read again and stay as they were", "error", err)
-	} else if now := a.keys.KeyID(); now != before {
+		return
+	}
+	if now := a.keys.KeyID(); now != a.toldKey {
 		a.log.Info("a new link key signs from now on", "kid", now)
 	}
+	a.tellKeys()
+}
+
+// tellKeys logs what should be mended about the link keys, each thing once.
+func (a *App) tellKeys() {
+	problems := a.keys.Problems()
+	for _, problem := range problems {
+		if !slices.Contains(a.toldProblems, problem) {
+			a.log.Warn("a link key should be mended", "problem", problem)
+		}
+	}
+	a.toldKey, a.toldProblems = a.keys.KeyID(), problems
 }
 
 // sendersMade returns what the senders were made from.

@@ -256,6 +256,36 @@ func TestReloadRefusesBadLinkKeys(t *testing.T) {
 	}
 }
 
+// TestReloadTellsOfKeys: a rotation is told once, and once that somebody took a
+// key away whose links may be in use.
+func TestReloadTellsOfKeys(t *testing.T) {
+	t.Parallel()
+	b := newReloadBench(t)
+	var log bytes.Buffer
+	b.app.log = slog.New(slog.NewTextHandler(&log, nil))
+	look := func(signs, mend int) {
+		t.Helper()
+		for range 2 {
+			b.app.reloadKeys()
+		}
+		if got := strings.Count(log.String(), "a new link key signs"); got != signs {
+			t.Errorf("a new key was told of %d times, want %d:\n%s", got, signs, log.String())
+		}
+		if got := strings.Count(log.String(), "a link key should be mended"); got != mend {
+			t.Errorf("a key was complained of %d times, want %d:\n%s", got, mend, log.String())
+		}
+	}
+	look(0, 0)
+	if _, err := checkout.Rotate(b.dir, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	look(1, 0)
+	if err := os.Remove(filepath.Join(b.dir, checkout.PreviousKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	look(1, 1)
+}
+
 // TestReloaderFollowsFiles tells when the files are read again, on a clock of
 // its own.
 func TestReloaderFollowsFiles(t *testing.T) {
