@@ -63,6 +63,7 @@ func TestEveryRefusalIsDescribed(t *testing.T) {
 				c.body = `{"wat":1,` + example[1:]
 			}
 		}},
+		{"no time", "POST", nil, func(c *apiCall, _ string) { c.body = `{"since":"yesterday"}` }},
 		{"long key", "POST", []int{422}, func(c *apiCall, _ string) { c.key = strings.Repeat("k", 256) }},
 	}
 	for path, item := range d.document["paths"].(map[string]any) {

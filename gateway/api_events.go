@@ -157,12 +157,13 @@ func limitOf(c *fiber.Ctx) (int, error) {
 
 // streamOptions are what a stream carries over from its call.
 func (a *api) streamOptions(who *call, f *fiber.Ctx) streamOptions {
-	authorization, origin := strings.Clone(f.Get(fiber.HeaderAuthorization)), strings.Clone(f.Get(fiber.HeaderOrigin))
+	// What still needs stays as long as the stream: it holds no more than that.
+	authorization, origin, merchantID := strings.Clone(f.Get(fiber.HeaderAuthorization)), strings.Clone(f.Get(fiber.HeaderOrigin)), who.merchant.ID
 	o := streamOptions{Header: who.cors, LastEventID: strings.Clone(f.Get("Last-Event-ID")), Caller: streamCaller{
 		id: who.secret, most: a.config().Events.StreamsPerKey,
 		still: func() bool {
 			now, err := a.admit(authorization, origin)
-			return err == nil && now.merchant.ID == who.merchant.ID
+			return err == nil && now.merchant.ID == merchantID
 		},
 	}}
 	if who.session != nil {

@@ -131,7 +131,7 @@ func (SealedOrderDocument) TransformSchema(_ huma.Registry, s *huma.Schema) *hum
 
 // ChannelDocument says whether a channel can be used for a customer.
 type ChannelDocument struct {
-	Channel   conversations.Channel `json:"channel" enum:"whatsapp,sms" doc:"What it goes by."`
+	Channel   conversations.Channel `json:"channel" enum:"whatsapp,sms" doc:"Which one."`
 	Available bool                  `json:"available" doc:"Whether a message could be sent by it now."`
 	Reason    string                `json:"reason,omitempty" enum:"no_sender,opted_out,sender_unusable,sender_held" doc:"Why not. With available: why another channel is better now. sender_unusable: the company takes no messages, and they fail or go by the other channel; sender_held: they wait."`
 }

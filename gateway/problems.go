@@ -293,6 +293,7 @@ var humaWords = map[string]string{
 	"unexpected property": "there is no such field here; check its spelling", "unknown query parameter": "there is no such parameter here; check its spelling",
 	"expected string": "use a string", "expected integer": "use a whole number", "expected number": "use a number", "expected boolean": "use true or false",
 	"expected array": "use a list", "expected object": "use an object", "invalid integer": "use a whole number",
+	"expected string to be RFC 3339 date-time": `use a time such as "2026-11-22T08:00:00Z"`,
 }
 
 func humaField(d *huma.ErrorDetail) FieldProblem {
