@@ -23,18 +23,28 @@ func (s *Store) logEvents(ctx context.Context, contact *Contact, events []Logged
 	if len(events) == 0 || !s.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
+	line := make(logLine, 0, mostAttributes)
 	for _, e := range events {
-		s.log.LogAttrs(ctx, slog.LevelInfo, "a payment request has news", e.attributes(contact)...)
+		line = e.attributes(line[:0], contact)
+		s.log.LogAttrs(ctx, slog.LevelInfo, "a payment request has news", line...)
 	}
 }
 
-func (e LoggedEvent) attributes(contact *Contact) []slog.Attr {
-	var of []slog.Attr
-	text := func(name, value string) {
-		if value != "" {
-			of = append(of, slog.String(name, value))
-		}
+// mostAttributes is how many a line has at most. Room for them is made once:
+// every webhook and every press leaves a line.
+const mostAttributes = 20
+
+// logLine is what stands in a line of the log.
+type logLine []slog.Attr
+
+func (l *logLine) text(name, value string) {
+	if value != "" {
+		*l = append(*l, slog.String(name, value))
 	}
+}
+
+func (e LoggedEvent) attributes(of logLine, contact *Contact) logLine {
+	text := of.text
 	if slices.Contains(moneyEvents, e.Type) {
 		of = append(of, slog.Bool("audit", true))
 	}
