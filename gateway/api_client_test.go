@@ -167,7 +167,7 @@ func TestDescriptionIsOpenAPI(t *testing.T) {
 func TestClientMadeFromTheDescription(t *testing.T) {
 	t.Parallel()
 	d := newNodeDir(t, "openapi-typescript", "openapi-fetch", "typescript")
-	s := newTale(t, newStage(t, stageOptions{Redis: onEmbedded}))
+	s := newTale(t, newStage(t, stageOptions{Redis: onRealRedis}))
 	s.at = "docs/examples/typescript"
 	d.copy("typescript", "pay.ts", "tsconfig.json", "package.json")
 	d.write("openapi.json", s.want(s.call("GET", s.public+"/openapi.json", nil, nil), 200).body)
@@ -202,7 +202,7 @@ func TestClientMadeFromTheDescription(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.write("pay.ts", bytes.Replace(text, []byte("channel: 'whatsapp'"), []byte("channel: 'pigeon'"), 1))
-	if said, err := d.run("node_modules/typescript/bin/tsc"); err == nil || !strings.Contains(said, "pigeon") {
+	if said, err := d.run("node_modules/typescript/bin/tsc", "--noEmit", "--skipLibCheck"); err == nil || !strings.Contains(said, "pigeon") {
 		t.Errorf("a wrong channel compiles: %s", said)
 	}
 }

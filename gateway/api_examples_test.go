@@ -337,7 +337,7 @@ func TestAPIExamples(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(receiver.Close)
-	x := &exampleRun{tale: newTale(t, newStage(t, stageOptions{Redis: onEmbedded})), described: newDescribed(t), names: exampleNames{known: map[string]string{}}}
+	x := &exampleRun{tale: newTale(t, newStage(t, stageOptions{Redis: onRealRedis})), described: newDescribed(t), names: exampleNames{known: map[string]string{}}}
 	x.play(receiver.URL+"/callbacks", bodies)
 
 	for path, item := range x.document["paths"].(map[string]any) {

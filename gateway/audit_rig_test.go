@@ -22,7 +22,7 @@ func (s *rig) audit(more ...string) (code int, table string) {
 // without a notification, shows in the command and is learnt by the audit, once.
 func TestAuditFindsWhatNobodyTold(t *testing.T) {
 	t.Parallel()
-	s := newRig(t, aSingleRedis(t), func(o *rigOptions) { o.Env["AUDIT_EVERY"] = "1s" })
+	s := newRig(t, aPlainRedis(t), func(o *rigOptions) { o.Env["AUDIT_EVERY"] = "1s" })
 	g := s.startGateway()
 	id, err := s.ask(asked{Order: "audit-1", Phone: demoCustomer, Channel: "sms", Amount: "149.00"})
 	s.must(err)

@@ -35,7 +35,7 @@ const lookOn = 10 * time.Second
 func TestFetchingChangesNothing(t *testing.T) {
 	t.Parallel()
 	// The audit would search the platform meanwhile, by itself.
-	s := newRig(t, aSingleRedis(t), func(o *rigOptions) { o.Env["AUDIT_EVERY"] = "0s" })
+	s := newRig(t, aPlainRedis(t), func(o *rigOptions) { o.Env["AUDIT_EVERY"] = "0s" })
 	s.startGateway()
 	id, err := s.ask(asked{Order: "1042", Phone: demoCustomer, Channel: "whatsapp", Amount: "149.00"})
 	s.must(err)

@@ -15,7 +15,7 @@ import (
 // end: the echo, or Twilio's own word, settles what was lost.
 func TestSendingThroughFaults(t *testing.T) {
 	t.Parallel()
-	s := newRig(t, aSingleRedis(t), func(o *rigOptions) {
+	s := newRig(t, aPlainRedis(t), func(o *rigOptions) {
 		o.Env["DISPATCHER_BREAKER_OPEN"], o.Env["DISPATCHER_SEND_TIMEOUT"] = "500ms", "5s"
 	})
 	s.startGateway()

@@ -21,7 +21,7 @@ func TestOMSExample(t *testing.T) {
 	}
 	d := newNodeDir(t)
 	d.write("server.mjs", text)
-	s := newTale(t, newStage(t, stageOptions{Redis: onEmbedded}))
+	s := newTale(t, newStage(t, stageOptions{Redis: onRealRedis}))
 	s.at = "docs/examples/oms"
 	oms := d.start([]string{"GATEWAY=" + s.public, "API_KEY=" + demoAPIKey, "PORT=0"}, "server.mjs")
 	address := oms.says("listening ")

@@ -75,7 +75,7 @@ func TestLogTellsOneLifeByOneID(t *testing.T) {
 	receiver := &callbackReceiver{}
 	theirs := httptest.NewServer(receiver)
 	t.Cleanup(theirs.Close)
-	s := newTale(t, newStage(t, stageOptions{Redis: onEmbedded}))
+	s := newTale(t, newStage(t, stageOptions{Redis: onRealRedis}))
 	s.at = "a story for the log"
 	r := s.want(s.call(http.MethodPost, s.public+callbacksPath, bearer(demoAPIKey), map[string]any{"url": theirs.URL + "/secret-path-of-a-callback"}), http.StatusCreated)
 	var endpoint struct{ Secret string }

@@ -55,7 +55,7 @@ var outcomesWanted = strings.Fields(`AUTHORIZED PARTIAL_AUTHORIZED AUTHORIZED_PE
 // keeps docs/outcomes.md what came of them.
 func TestGeneratedOutcomes(t *testing.T) {
 	t.Parallel()
-	b := &outcomesBench{ready: map[bool][]preparedRequest{}, last: map[string]float64{}, rig: newRig(t, aSingleRedis(t), func(o *rigOptions) {
+	b := &outcomesBench{ready: map[bool][]preparedRequest{}, last: map[string]float64{}, rig: newRig(t, aPlainRedis(t), func(o *rigOptions) {
 		o.Env["MERCHANTS_ACME_CARD_TESTING_ADDRESS_TRIES"] = "100000"
 		o.Env["MERCHANTS_ACME_SENDERS_ACME_SMS_PER_SECOND"] = "1000"
 		o.Env["TIMINGS_AUTHENTICATE_IN"], o.Env["TIMINGS_REVIEW_ASK_EVERY"] = "2s", "500ms"

@@ -151,7 +151,7 @@ func (g *gatewayProcess) metric(series string) (n float64) {
 // webhooks and streams go on.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
-	s := newRig(t, aSingleRedis(t))
+	s := newRig(t, aPlainRedis(t))
 	door := newTokenDoor(t, s.world.URL+"/meta")
 	secrets := map[string]string{"access-token": "first-access-token", "rotating": "first-rotating-key-of-the-shop"}
 	v := newVolume(t, secrets)

@@ -41,7 +41,7 @@ func TestTenThousandEvents(t *testing.T) {
 	if stormEvents != 10_000 {
 		t.Fatalf("the storm has %d events", stormEvents)
 	}
-	s := newRig(t, aSingleRedis(t), func(o *rigOptions) {
+	s := newRig(t, aPlainRedis(t), func(o *rigOptions) {
 		o.Pace = time.Hour // the networks report nothing by themselves
 		o.Env["MERCHANTS_ACME_SENDERS_ACME_WA_PER_SECOND"], o.Env["MERCHANTS_ACME_SENDERS_ACME_SMS_PER_SECOND"] = "10000", "10000"
 		o.World = func(c *simulator.Config, _ *cybersource.Config) { c.Meta.MessagesPerSecond, c.Meta.PairBurst = -1, -1 }

@@ -91,7 +91,7 @@ type upgrade struct {
 func newUpgrade(t *testing.T) *upgrade {
 	t.Helper()
 	u := &upgrade{over: make(chan struct{}), texts: map[string][]string{}}
-	u.rig = newRig(t, aSingleRedis(t), func(o *rigOptions) {
+	u.rig = newRig(t, aPlainRedis(t), func(o *rigOptions) {
 		o.Env["DRAIN"] = upgradeDrain.String()
 		o.Env["MERCHANTS_ACME_SENDERS_ACME_WA_PER_SECOND"] = "1000"
 	})
