@@ -71,6 +71,9 @@ func (p *Page) attempt(v *visit, platform platforms.Platform, token string) (*co
 		return nil, none, fmt.Errorf("%w: %w", errTokenRefused, err)
 	}
 	started, err := p.start(r, checked, token)
+	if attempt := latest(started.Request); attempt != nil && errors.Is(err, conversations.ErrTooFewReplicas) {
+		return p.giveUp(r, attempt, err)
+	}
 	if err != nil {
 		// Not known whether it was committed, so nothing may be charged. If it
 		// was, the recovery timer finds that the platform knows of nothing.
@@ -100,6 +103,25 @@ func (p *Page) attempt(v *visit, platform platforms.Platform, token string) (*co
 		return now, result, err
 	}
 	return answered.Request, result, nil
+}
+
+// giveUp takes back an attempt whose commit too few replicas have: nothing was
+// sent for it and nothing will be, so that the customer need not wait until the
+// platform surely knows of nothing. It is tried once. A failover may lose the
+// attempt and another one may get its number, which is none of this one's
+// business.
+func (p *Page) giveUp(r *conversations.PaymentRequest, attempt *conversations.Attempt, why error) (*conversations.PaymentRequest, conversations.Result, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeWithin)
+	defer cancel()
+	result := conversations.Result{Outcome: conversations.OutcomeNotTaken, Reason: reasonNotSent}
+	p.log.Warn("charge not sent, since too few replicas know of it", "audit", true, "payment_request_id", r.ID, "attempt", attempt.Code)
+	applied, err := p.options.Store.Apply(ctx, r.ContactID, conversations.AttemptAnswered{
+		RequestID: r.ID, Attempt: attempt.N, Result: result, StartedAt: attempt.StartedAt,
+	}, conversations.Once{})
+	if err != nil || applied.Request == nil {
+		return nil, conversations.Result{}, fmt.Errorf("start attempt: %w", why)
+	}
+	return applied.Request, result, nil
 }
 
 // start commits AttemptStarted. A token starts one attempt at most: the second

@@ -126,7 +126,9 @@ func (s *memoryStore) Apply(_ context.Context, contactID string, event conversat
 		s.once[once.Key] = applied
 	}
 	if s.after != nil {
-		if err := s.after(event); err != nil {
+		if err := s.after(event); errors.Is(err, conversations.ErrTooFewReplicas) {
+			return applied, err // as the store does
+		} else if err != nil {
 			return conversations.Applied{}, err
 		}
 	}
@@ -915,6 +917,44 @@ func TestChargeIsNotSentTooLate(t *testing.T) {
 	}
 	if reason := h.store.find("r1").Attempts[0].Result.Reason; reason != "not_sent_in_time" {
 		t.Errorf("the reason is %q", reason)
+	}
+}
+
+// TestChargeThatIsNotReplicated is not sent, and the customer may try again at
+// once, unless that cannot be recorded.
+func TestChargeThatIsNotReplicated(t *testing.T) {
+	t.Parallel()
+	for name, recorded := range map[string]bool{"recorded": true, "not recorded": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.add("r1", opened)
+			h.store.after = func(e conversations.Event) error {
+				if _, ok := e.(conversations.AttemptStarted); ok {
+					return conversations.ErrTooFewReplicas
+				}
+				return nil
+			}
+			h.store.before = func(e conversations.Event) error {
+				if a, ok := e.(conversations.AttemptAnswered); ok && !recorded {
+					return conversations.Unavailable(errors.New("gone"))
+				} else if ok && !a.StartedAt.Equal(h.store.requests["r1"].Attempts[0].StartedAt) {
+					return errors.New("it does not say which attempt is meant")
+				}
+				return nil
+			}
+			status, got := h.call(t, "r1", "charge", `{"transient_token":"token-1"}`)
+			if n := h.platform.charges.Load(); n != 0 {
+				t.Fatalf("%d charges", n)
+			}
+			state := h.store.find("r1").Attempts[0].State
+			if recorded && (status != 200 || state != conversations.AttemptNotTaken || !got.CanRetry) {
+				t.Errorf("answered %d %+v, and the attempt is %s", status, got, state)
+			}
+			if !recorded && (status != 503 || state != conversations.AttemptSending) {
+				t.Errorf("answered %d, and the attempt is %s", status, state)
+			}
+		})
 	}
 }
 

@@ -614,6 +614,15 @@ func (t *tx) attemptAnswered(e AttemptAnswered) error {
 	if !ok {
 		return Invalid("outcome", "%q is not an outcome", clip(string(e.Result.Outcome), 20))
 	}
+	if !e.StartedAt.IsZero() {
+		r := t.request(e.RequestID)
+		if r == nil {
+			return NotFound("payment request")
+		}
+		if a := r.Attempt(e.Attempt); a == nil || !a.StartedAt.Equal(e.StartedAt) {
+			return ErrNothing
+		}
+	}
 	if e.Result.Outcome == OutcomeReversed {
 		return t.foundReversed(e)
 	}

@@ -253,7 +253,8 @@ func precedesCall(e Event) bool {
 }
 
 // ErrTooFewReplicas is returned by Apply when a commit of money was made, but
-// fewer replicas than configured confirmed it in time.
+// fewer replicas than configured confirmed it in time. What it made is returned
+// beside it: nothing may be called for it.
 var ErrTooFewReplicas = &Error{Code: CodeUnavailable, Reason: "too_few_replicas", Message: "the payment could not be recorded safely, try again"}
 
 // runCommit runs the script. Commits of money, where replicas are demanded,

@@ -51,6 +51,9 @@ type AttemptAnswered struct {
 	Result    Result
 	Asked     bool
 	EntryID   string // the outbox entry that asked, acknowledged by this commit
+	// StartedAt, if it is set, is when the attempt began that is meant: after a
+	// failover another one may have its number.
+	StartedAt time.Time
 }
 
 // CustomerExtended is the customer's one press for more time.

@@ -571,9 +571,19 @@ func TestWaitReplicas(t *testing.T) {
 	did(t, s, r.ContactID, LinkOpened{r.ID})
 	o.WaitReplicas = 1 // there is none
 	strict := open(t, o)
-	_, err := strict.Apply(t.Context(), r.ContactID, AttemptStarted{RequestID: r.ID, TokenExpiresAt: s.Now()}, Once{})
+	begun, err := strict.Apply(t.Context(), r.ContactID, AttemptStarted{RequestID: r.ID, TokenExpiresAt: s.Now()}, Once{})
 	if err != ErrTooFewReplicas || strict.TooFewReplicas() != 1 {
 		t.Errorf("before a charge: %v, counted %d", err, strict.TooFewReplicas())
+	}
+	if begun.Request == nil || len(begun.Request.Attempts) != 1 {
+		t.Fatalf("what was made is not returned: %+v", begun.Request)
+	}
+	at := begun.Request.Attempts[0].StartedAt
+	for _, another := range []AttemptAnswered{{Attempt: 1, StartedAt: at.Add(time.Millisecond)}, {Attempt: 2, StartedAt: at}} {
+		another.RequestID, another.Result = r.ID, Result{Outcome: OutcomeNotTaken}
+		if a := did(t, s, r.ContactID, another); a.Request != nil {
+			t.Errorf("an answer about another attempt was taken: %+v", a.Request.Attempts)
+		}
 	}
 	a, err := strict.Apply(t.Context(), r.ContactID, AttemptAnswered{RequestID: r.ID, Attempt: 1, Result: Result{Outcome: OutcomeCaptured}}, Once{})
 	if err != nil || a.Request.Lifecycle != Paid || strict.TooFewReplicas() != 2 {

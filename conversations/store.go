@@ -301,6 +301,9 @@ func (s *Store) apply(ctx context.Context, contactID string, event Event, once O
 		if err == nil {
 			answer, err = c.run(ctx)
 		}
+		if errors.Is(err, ErrTooFewReplicas) {
+			return applied(changed, effects), err
+		}
 		if answer.word == "unchanged" && !fresh {
 			// Nothing would be committed, so no version would be checked: what
 			// was only remembered may be old.
