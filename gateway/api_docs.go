@@ -267,7 +267,7 @@ func docsGroups(o *huma.OpenAPI) []docsGroup {
 	sent := docsGroup{ID: "sent-to-you", Name: "Sent to your endpoints", About: "What a callback endpoint gets. It answers 2xx, and does the work afterwards."}
 	for _, k := range callbackKinds {
 		op := docsOperationOf(o, o.Webhooks[k.name].Post)
-		op.Path = "your address"
+		op.Method, op.Path = http.MethodPost, "your address"
 		sent.Operations = append(sent.Operations, op)
 	}
 	return append(groups, sent)

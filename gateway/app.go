@@ -271,6 +271,7 @@ func (a *App) buildListeners() {
 		EnableTrustedProxyCheck: true, TrustedProxies: a.trustedProxies(), ProxyHeader: fiber.HeaderXForwardedFor,
 	})
 	a.public.Server().HeaderReceived = limitBody
+	refuseUnknownMethods(a.public)
 	a.public.Server().KeepHijackedConns = true // the streams close their sockets; see stream
 	calls := newHTTPMetrics(a.registry)
 	a.public.Use(calls.count, recoverPanics, a.closeWhenStopping, refuseTwoLengths, refuseEncodings)

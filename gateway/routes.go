@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http/pprof"
+	"slices"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -129,6 +130,19 @@ func limitBody(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
 
 func hasPrefix(b []byte, prefix string) bool {
 	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
+}
+
+// refuseUnknownMethods makes a call by a method that nobody has heard of one by
+// a method that no route takes: Fiber would answer it by itself, in plain text
+// and past all of our handlers.
+func refuseUnknownMethods(app *fiber.App) {
+	next := app.Server().Handler
+	app.Server().Handler = func(c *fasthttp.RequestCtx) {
+		if !slices.Contains(fiber.DefaultMethods, string(c.Method())) {
+			c.Request.Header.SetMethod(fiber.MethodTrace)
+		}
+		next(c)
+	}
 }
 
 // refuseTwoLengths refuses a request that gives its body's length twice, in

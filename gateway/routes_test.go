@@ -101,3 +101,22 @@ paythread_http_requests_total{method="GET",route="none",status="404"} 1
 		t.Error(err)
 	}
 }
+
+// TestUnknownMethods: a method that nobody has heard of is refused like any
+// other that an address does not take.
+func TestUnknownMethods(t *testing.T) {
+	t.Parallel()
+	app := fiber.New(fiber.Config{ErrorHandler: problemHandler(slog.New(slog.DiscardHandler))})
+	refuseUnknownMethods(app)
+	app.Get("/v1/things", func(c *fiber.Ctx) error { return c.SendString("here") })
+	for method, want := range map[string]int{"GET": 200, "QUERY": 405, "get": 405, "PUT": 405, "PROPFIND": 405} {
+		answer, err := app.Test(httptest.NewRequest(method, "/v1/things", nil), -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close() // the head says enough
+		if answer.StatusCode != want || want == 405 && (answer.Header.Get("Content-Type") != problemType || answer.Header.Get("Allow") == "") {
+			t.Errorf("%s: %d %v, want %d", method, answer.StatusCode, answer.Header, want)
+		}
+	}
+}
