@@ -108,7 +108,7 @@ var commands = slices.Concat([]command{
 	},
 	{
 		name:     "doctor",
-		synopsis: "--config FILE [--local]",
+		synopsis: "--config FILE [--local] [--json]",
 		short:    "look at what a deployment needs, and say how to mend it",
 		long: "Checks the configuration, the link keys and Redis, asks the payment platforms and the messaging companies, and prints what it\n" +
 			"found. It changes nothing, anywhere.\n" +

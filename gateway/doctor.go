@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -62,6 +64,7 @@ func (s inspectedServers) SenderState(ctx context.Context, senderID string) (con
 func doctorCommand(flags *flag.FlagSet) action {
 	load := configFlag(flags)
 	local := flags.Bool("local", false, "ask no messaging company and no payment platform, for a check before each start that must not depend on them")
+	asJSON := flags.Bool("json", false, "print the findings as JSON, for programs")
 	return func(ctx context.Context, p process) error {
 		cfg, err := load(p)
 		if err != nil {
@@ -76,10 +79,21 @@ func doctorCommand(flags *flag.FlagSet) action {
 			return err
 		}
 		exams := slices.Concat(merchantExams(cfg, platform, inspectedServers(servers)), senderExams(cfg, adapter, inspectedServers(servers)))
-		if examine(ctx, p.stdout, doctorChecks(cfg, inspectedServers(servers)), exams) {
-			return nil
+		r := &report{w: p.stdout, count: map[checkStatus]int{}}
+		if *asJSON {
+			r.w = io.Discard
 		}
-		return errReported
+		ok := r.examine(ctx, doctorChecks(cfg, inspectedServers(servers)), exams)
+		if *asJSON {
+			text, err := json.MarshalIndent(map[string]any{"ok": ok, "checks": r.told}, "", "  ")
+			if err = errors.Join(err, write(p.stdout, append(text, '\n'))); err != nil {
+				return err
+			}
+		}
+		if !ok {
+			return errReported
+		}
+		return nil
 	}
 }
 
@@ -97,9 +111,8 @@ func doctorChecks(cfg *Config, redis redisInspector) []doctorCheck {
 
 // examine runs the checks in turn and prints each as it ends, then what was
 // found of each merchant and sender. It returns whether nothing failed.
-func examine(ctx context.Context, w io.Writer, checks []doctorCheck, exams []exam) bool {
+func (r *report) examine(ctx context.Context, checks []doctorCheck, exams []exam) bool {
 	found := takeExams(ctx, exams) // begins now, and takes longer than the checks
-	r := report{w: w, count: map[checkStatus]int{}}
 	width := 0
 	for _, c := range checks {
 		width = max(width, len(c.name))
@@ -116,15 +129,27 @@ func examine(ctx context.Context, w io.Writer, checks []doctorCheck, exams []exa
 	return r.sum()
 }
 
-// report prints findings and counts them.
+// report prints findings, counts them, and keeps them.
 type report struct {
 	w     io.Writer
 	count map[checkStatus]int
+	about string // the merchant or sender that is looked at
+	told  []toldFinding
+}
+
+// toldFinding is a finding as programs read it.
+type toldFinding struct {
+	About  string      `json:"about,omitempty"`
+	Check  string      `json:"check"`
+	Status checkStatus `json:"status"`
+	Found  string      `json:"found"`
+	Mend   string      `json:"mend,omitempty"`
 }
 
 // line prints one finding, its name filled up to width.
-func (r report) line(name string, width int, f finding) {
+func (r *report) line(name string, width int, f finding) {
 	r.count[f.status]++
+	r.told = append(r.told, toldFinding{r.about, name, f.status, f.found, f.mend})
 	r.printf("%-4s  %-*s  %s\n", f.status, width, name, f.found)
 	if f.mend != "" {
 		what := "to mend"
@@ -136,7 +161,8 @@ func (r report) line(name string, width int, f finding) {
 }
 
 // exam prints what was found under a heading of its own.
-func (r report) exam(heading string, found []namedFinding) {
+func (r *report) exam(heading string, found []namedFinding) {
+	r.about = heading
 	r.printf("\n%s\n", heading)
 	width := 0
 	for _, f := range found {
@@ -148,14 +174,14 @@ func (r report) exam(heading string, found []namedFinding) {
 }
 
 // sum prints the counts and returns whether nothing failed.
-func (r report) sum() bool {
+func (r *report) sum() bool {
 	all := r.count[statusOK] + r.count[statusWarn] + r.count[statusFail]
 	r.printf("\n%s: %d ok, %s, %d failed\n", countOf(all, "check"), r.count[statusOK], countOf(r.count[statusWarn], "warning"), r.count[statusFail])
 	return r.count[statusFail] == 0
 }
 
 // printf writes to the person. A terminal that is gone is nobody to tell.
-func (r report) printf(format string, values ...any) { _, _ = fmt.Fprintf(r.w, format, values...) }
+func (r *report) printf(format string, values ...any) { _, _ = fmt.Fprintf(r.w, format, values...) }
 
 // checkProxies looks whether limits that are counted by address can tell
 // customers apart.
@@ -190,7 +216,7 @@ func redisChecks(cfg *Config, redis redisInspector) []doctorCheck {
 	checks := []doctorCheck{{"redis", func(ctx context.Context) finding {
 		i, err := redis.Inspect(ctx)
 		if err != nil {
-			return finding{statusFail, oneLine(err), "see that Redis runs at " + strings.Join(cfg.Redis.Addresses, ", ") + " and takes our user and password"}
+			return finding{statusFail, oneLine(err), mendRedis(err, cfg.Redis)}
 		}
 		seen = &i
 		return finding{statusOK, "answers, " + string(cfg.Redis.Mode), ""}
@@ -216,6 +242,31 @@ func redisChecks(cfg *Config, redis redisInspector) []doctorCheck {
 		}})
 	}
 	return checks
+}
+
+// redisMends say what to do about what a server answers, by the words in it.
+var redisMends = []struct{ words, mend string }{
+	{"NOAUTH", "give redis.password, or put it into redis.url: the server wants one"},
+	{"WRONGPASS", "see that redis.username and redis.password are those of a user of the server"},
+	{"NOPERM", "let the server's access list give our user the commands that are used, and the keys that begin with redis.prefix"},
+	{"DB index is out of range", "set redis.database, or the number at the end of redis.url, to one that the server has"},
+	{"cluster support disabled", "set redis.mode to single or sentinel, with one address"},
+	{"first record does not look like a TLS handshake", "switch redis.tls.enabled off, or begin redis.url with redis://: the server speaks no TLS there"},
+	{"certificate", "let redis.tls.ca_file name the authority of the server's certificate, and redis.tls.server_name the name in it"},
+}
+
+// mendRedis says what to do about a Redis that does not answer as it should.
+func mendRedis(err error, c RedisConfig) string {
+	for _, row := range redisMends {
+		if strings.Contains(err.Error(), row.words) {
+			return row.mend
+		}
+	}
+	tls := "without TLS, which redis.tls.enabled or rediss:// switches on"
+	if c.TLS.Enabled {
+		tls = "with TLS"
+	}
+	return "see that Redis runs at " + strings.Join(c.Addresses, ", ") + " and can be reached from here " + tls
 }
 
 // grave is the status of what loses money records: a failure where money is
@@ -293,6 +344,8 @@ func lookAtEviction(i conversations.Inspection, cfg *Config) finding {
 
 func lookAtReplicas(i conversations.Inspection, cfg *Config) finding {
 	switch {
+	case i.Replicas == 0 && slices.Contains(i.Denied, "INFO"):
+		return finding{statusWarn, "the server does not tell how many there are", fmt.Sprintf("see that each master has at least %d", max(1, cfg.Redis.WaitReplicas))}
 	case i.Replicas < cfg.Redis.WaitReplicas:
 		return finding{statusFail, fmt.Sprintf("a master has %d, and redis.wait_replicas is %d: no charge would be made", i.Replicas, cfg.Redis.WaitReplicas),
 			"add replicas, or lower redis.wait_replicas"}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -48,6 +50,7 @@ func TestDoctorRedis(t *testing.T) {
 		"evicts":              {func(i *conversations.Inspection) { i.MaxMemoryPolicy = "allkeys-lru" }, nil, "redis eviction", statusWarn, "allkeys-lru", statusFail},
 		"eviction unknown":    {func(i *conversations.Inspection) { i.MaxMemoryPolicy = "" }, nil, "redis eviction", statusWarn, "does not tell", ""},
 		"alone":               {func(i *conversations.Inspection) { i.Replicas = 0 }, nil, "redis replicas", statusWarn, "none", ""},
+		"replicas not told":   {func(i *conversations.Inspection) { i.Replicas, i.Denied = 0, []string{"CONFIG", "INFO"} }, []string{"wait_replicas: 0", "wait_replicas: 1"}, "redis replicas", statusWarn, "does not tell", ""},
 		"too few replicas":    {func(*conversations.Inspection) {}, []string{"wait_replicas: 0", "wait_replicas: 2"}, "redis replicas", statusFail, "wait_replicas is 2", ""},
 		"denied":              {func(i *conversations.Inspection) { i.Denied = []string{"CONFIG"} }, nil, "redis commands", statusWarn, "CONFIG", ""},
 		"clock ahead":         {func(i *conversations.Inspection) { i.ClockOffset = 3 * time.Second }, nil, "redis clock", statusWarn, "3s ahead", ""},
@@ -97,6 +100,51 @@ func TestDoctorRedisDown(t *testing.T) {
 		if want := map[bool]checkStatus{true: statusFail, false: statusWarn}[i == 0]; f.status != want {
 			t.Errorf("%s = %s: %s, want %s", c.name, f.status, f.found, want)
 		}
+	}
+	for said, want := range map[string]string{
+		"connection refused":                                         "without TLS",
+		"NOAUTH Authentication required.":                            "redis.password",
+		"WRONGPASS invalid username-password":                        "redis.username",
+		"ERR DB index is out of range":                               "redis.database",
+		"ERR This instance has cluster support disabled":             "redis.mode",
+		"tls: first record does not look like a TLS handshake":       "redis.tls.enabled",
+		"x509: certificate signed by unknown authority":              "redis.tls.ca_file",
+		"NOPERM User x has no permissions to run the 'time' command": "access list",
+	} {
+		if mend := mendRedis(errors.New(said), base(t).Redis); !strings.Contains(mend, want) {
+			t.Errorf("%s: %q, want %q in it", said, mend, want)
+		}
+	}
+}
+
+// examine looks as the command does.
+func examine(ctx context.Context, w io.Writer, checks []doctorCheck, exams []exam) bool {
+	return (&report{w: w, count: map[checkStatus]int{}}).examine(ctx, checks, exams)
+}
+
+// TestDoctorTellsPrograms: --json has what is printed, and the same exit code.
+func TestDoctorTellsPrograms(t *testing.T) {
+	t.Parallel()
+	env := []string{"PAYTHREAD_REDIS_URL=redis://127.0.0.1:1"} // nobody listens there
+	file := exampleFile(t)
+	code, out, errs := execute(t, env, "doctor", "--local", "--json", "--config", file)
+	var told struct {
+		OK     bool
+		Checks []toldFinding
+	}
+	if err := json.Unmarshal([]byte(out), &told); err != nil || code != exitFailed || told.OK || errs != "" {
+		t.Fatalf("doctor = %d, %v\n%s%s", code, err, out, errs)
+	}
+	_, text, _ := execute(t, env, "doctor", "--local", "--config", file)
+	abouts := map[string]bool{}
+	for _, f := range told.Checks {
+		abouts[f.About] = true
+		if !strings.Contains(text, f.Found) || !strings.Contains(text, f.Mend) || !strings.Contains(text, f.About) {
+			t.Errorf("%+v is not what is printed", f)
+		}
+	}
+	if len(told.Checks) < 15 || len(abouts) != 4 {
+		t.Errorf("%d findings about %v", len(told.Checks), abouts)
 	}
 }
 
