@@ -22,6 +22,9 @@ func (c *Config) check(r *reader) {
 	if r.fine("listen", "admin_listen") && meet(c.Listen, c.AdminListen) {
 		r.problem("admin_listen", "is the same as listen, want a port of its own")
 	}
+	if r.fine("log.level") && c.Log.Level > slog.LevelInfo {
+		r.hint("log.level", "leaves out what is written with info: the audit of what moved money, and the life of each payment request")
+	}
 	if r.fine("redis") {
 		c.Redis.check(r)
 	}

@@ -222,6 +222,17 @@ func TestConfigShowsNoSecret(t *testing.T) {
 	}
 }
 
+// TestLogLevelThatHidesTheAudit is right, and worth a word.
+func TestLogLevelThatHidesTheAudit(t *testing.T) {
+	t.Parallel()
+	for level, want := range map[string]bool{"debug": false, "info": false, "warn": true, "error": true} {
+		hints := base(t, "level: info", "level: "+level).Hints
+		if got := slices.ContainsFunc(hints, func(h ConfigProblem) bool { return h.Path == "log.level" && h.Line > 0 }); got != want {
+			t.Errorf("%s: hints %v, want one: %v", level, hints, want)
+		}
+	}
+}
+
 // TestLogTimesAreUTC: whatever the machine's time zone is.
 func TestLogTimesAreUTC(t *testing.T) {
 	t.Parallel()
