@@ -84,7 +84,7 @@ func newTab(t *testing.T) context.Context {
 			// The address bar, which nobody looks at, would bring two pages of its own to each window.
 			chromedp.Flag("disable-features", "WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 			chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true),
-			chromedp.UserDataDir(dir), chromedp.WindowSize(390, 844))
+			chromedp.UserDataDir(dir), chromedp.Env("TMPDIR="+dir), chromedp.WindowSize(390, 844))
 		ctx, stop := chromedp.NewContext(allocator)
 		browser.ctx = ctx
 		browser.cancel = func() {

@@ -44,9 +44,10 @@ func startChromium(t *testing.T) *chromium {
 		// Two people look at their pages at the same time: neither is in the background.
 		"disable-renderer-backgrounding", "disable-background-timer-throttling", "disable-backgrounding-occluded-windows",
 	}
+	dir := t.TempDir() // also for what it leaves behind in TMPDIR
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(binary), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(time.Minute),
+		chromedp.UserDataDir(dir), chromedp.Env("TMPDIR=" + dir), chromedp.WSURLReadTimeout(time.Minute),
 		// The address bar, which nobody looks at, would bring two pages of its own to each window.
 		chromedp.Flag("disable-features", "WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 	}

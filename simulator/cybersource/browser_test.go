@@ -111,8 +111,9 @@ func newBrowser(t *testing.T) context.Context {
 	if path == "" {
 		t.Fatal("this test needs a browser: apt-get install chromium")
 	}
+	dir := t.TempDir() // also for what it leaves behind in TMPDIR
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(dir), chromedp.Env("TMPDIR="+dir),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		// The address bar, which nobody looks at, would bring two pages of its own to each window.
 		chromedp.Flag("disable-features", "Translate,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
