@@ -18,6 +18,8 @@ func TestMistakesInValues(t *testing.T) {
 		want       string
 	}{
 		{"no image", "image", nil, "image.repository is missing"},
+		{"a tag in the repository", "image.repository", "registry.example:5000/paythread:1.0.0", "/image/repository"},
+		{"a tag that is a number", "image.tag", 1.0, "/image/tag"},
 		{"no link keys", "linkKeys", nil, "linkKeys.existingSecret is missing"},
 		{"no name of a Secret of files", "secretFiles.0.existingSecret", nil, "secretFiles: acme names no existingSecret"},
 		{"no name of a Secret of a variable", "secretEnv", []any{map[string]any{"name": "PAYTHREAD_LOG_LEVEL"}}, "names no existingSecret"},
