@@ -95,7 +95,7 @@ type AttemptDocument struct {
 
 // CardDocument is what may be shown of a card.
 type CardDocument struct {
-	Brand string `json:"brand,omitempty" example:"visa" doc:"Such as visa."`
+	Brand string `json:"brand,omitempty" example:"Visa" doc:"As its name is written."`
 	Last4 string `json:"last4,omitempty" example:"1111" doc:"The last four digits of its number."`
 }
 
