@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -66,11 +67,32 @@ func (c *Config) checkProduction(r *reader) {
 	if r.fine("retention.feed") && c.Retention.Feed < day {
 		r.problem("retention.feed", "%s is wrong, want at least 24h in production", formatDuration(c.Retention.Feed))
 	}
+	for i, m := range c.Merchants {
+		if !production(m) {
+			continue
+		}
+		path := fmt.Sprintf("merchants[%d]", i)
+		checkEncrypted(r, path+".platform", m.Platform.Settings)
+		for j, s := range m.Senders {
+			checkEncrypted(r, fmt.Sprintf("%s.senders[%d]", path, j), s.Settings)
+		}
+	}
 	for _, path := range r.unfilled {
 		for i, m := range c.Merchants {
 			if production(m) && strings.HasPrefix(path, fmt.Sprintf("merchants[%d].", i)) {
 				r.problem(path, "is still the placeholder of the example, want the merchant's own")
 			}
+		}
+	}
+}
+
+// checkEncrypted refuses addresses of companies to which secrets would go in the
+// clear, but for those of this network: a proxy may encrypt.
+func checkEncrypted(r *reader, path string, settings Settings) {
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		address, isHTTP := strings.CutPrefix(strings.ToLower(settings[name]), "http://")
+		if strings.HasSuffix(name, "_url") && isHTTP && r.fine(path+"."+name) && !isInside(hostOf("http://"+address)) {
+			r.problem(path+"."+name, "%q is wrong, want https:// in production: our secrets go there", shorten(withoutUserinfo(settings[name])))
 		}
 	}
 }

@@ -338,7 +338,8 @@ start on, and until then the log names the key. Variables are read at start.
 
 Everything that is wrong is reported together, each with its line, its key, and what would be right; nothing starts until
 all of it is right. ` + "`paythread config check --config FILE`" + ` does the same and starts nothing.
-` + "`paythread config example`" + ` prints a file to begin with, ` + "`paythread config schema`" + ` a JSON Schema for editors.
+` + "`paythread config example`" + ` prints a file to begin with, ` + "`paythread config schema`" + ` a JSON Schema for editors,
+which cannot see variables and asks for what they give.
 
 ## How values are written
 
@@ -351,6 +352,7 @@ all of it is right. ` + "`paythread config check --config FILE`" + ` does the sa
 - A file may be a pipe, such as that of a shell's ` + "`<(command)`" + `. It is read once, at start; the files that it names are followed.
 - Keys that do not exist, keys that stand twice, merge keys (` + "`<<`" + `) and a second document are refused. A key without
   a value counts as absent.
+- In production, addresses of companies are https, but for those in a private network.
 - Secrets that begin with ` + "`" + placeholder + "`" + `, as those of the printed example do, are refused for a merchant in production.
 
 ## Environment
