@@ -14,6 +14,7 @@ with it, the preflight Job finds with the gateway's own eyes.
 {{- end }}
 
 {{- define "paythread.checkConfig" -}}
+{{- if not (kindIs "map" .Values.config) }}{{ fail "config is missing: docs/deploy-kubernetes.md has one to begin with" }}{{ end }}
 {{- range list "listen" "admin_listen" "link_keys" }}
 {{- if hasKey $.Values.config . }}{{ fail (printf "config.%s is the chart's to set: take it out" .) }}{{ end }}
 {{- end }}
@@ -66,7 +67,7 @@ with it, the preflight Job finds with the gateway's own eyes.
 {{/* Variables: each once, none that the chart has to know of, and no secret where a Deployment shows it. */}}
 {{- define "paythread.checkEnv" -}}
 {{- $seen := list }}
-{{- range concat .Values.secretEnv .Values.extraEnv }}
+{{- range concat (.Values.secretEnv | default list) (.Values.extraEnv | default list) }}
 {{- if has .name $seen }}{{ fail (printf "the variable %s is there twice in secretEnv and extraEnv" .name) }}{{ end }}
 {{- $seen = append $seen .name }}
 {{- if regexMatch "^PAYTHREAD_(LISTEN|ADMIN_LISTEN|LINK_KEYS_.*)$" .name }}{{ fail (printf "the variable %s is the chart's to set: take it out" .name) }}{{ end }}

@@ -40,7 +40,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Labels of the gateway's pods. */}}
 {{- define "paythread.podLabels" -}}
 {{- include "paythread.selector" . }}
-{{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
+{{- with merge (.Values.podLabels | default dict | deepCopy) (.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -57,7 +57,7 @@ app.kubernetes.io/component: {{ $component }}
 {{- define "paythread.helperLabels" -}}
 {{- $root := index . 1 -}}
 {{- include "paythread.helperSelector" . }}
-{{- with merge (deepCopy $root.Values.preflight.podLabels) $root.Values.commonLabels }}
+{{- with merge ($root.Values.preflight.podLabels | default dict | deepCopy) ($root.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -70,7 +70,7 @@ nodeSelector: {{ toYaml . | nindent 2 }}
 {{- with .Values.tolerations }}
 tolerations: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.affinity.nodeAffinity }}
+{{- with (.Values.affinity | default dict).nodeAffinity }}
 affinity:
   nodeAffinity: {{ toYaml . | nindent 4 }}
 {{- end }}
@@ -190,7 +190,7 @@ imagePullSecrets:
 
 {{/* Hosts of the Ingress, as JSON: those that are named, else those of the merchants' public URLs. */}}
 {{- define "paythread.hosts" -}}
-{{- $hosts := .Values.ingress.hosts }}
+{{- $hosts := .Values.ingress.hosts | default list }}
 {{- if not $hosts }}
 {{- range .Values.config.merchants }}
 {{- $hosts = append $hosts (regexReplaceAll ":[0-9]+$" (get (urlParse (.public_url | default "")) "host") "") }}

@@ -185,6 +185,44 @@ func TestValuesHaveTypes(t *testing.T) {
 	walk("", readValues(t, filepath.Join(chartDir, "values.yaml")))
 }
 
+// TestEmptyValues: who writes a value's name and nothing after it gets a chart
+// without it, or is told in words what is missing.
+func TestEmptyValues(t *testing.T) {
+	t.Parallel()
+	var walk func(at string, values map[string]any)
+	walk = func(at string, values map[string]any) {
+		for _, key := range slices.Sorted(maps.Keys(values)) {
+			path := at + key
+			if in, is := values[key].(map[string]any); is && len(in) > 0 && path != "ingress.annotations" {
+				walk(path+".", in)
+				continue // an empty group takes its switch away
+			}
+			changed := everythingValues(t)
+			set(t, changed, path, "")
+			parent, last := any(changed), path
+			for {
+				first, rest, more := strings.Cut(last, ".")
+				if !more {
+					break
+				}
+				m, _ := parent.(map[string]any) // set has made it
+				parent, last = m[first], rest
+			}
+			parent.(map[string]any)[last] = nil
+			r, err := render(chartDir, changed)
+			if err == nil {
+				_, err = decode(r.manifests)
+			} else if strings.Contains(err.Error(), "execution error at") {
+				err = nil // in our words
+			}
+			if err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+	walk("", readValues(t, filepath.Join(chartDir, "values.yaml")))
+}
+
 // TestSmokeTestCalls: what the smoke test calls are ports of the chart's Services
 // and paths of the gateway's listeners.
 func TestSmokeTestCalls(t *testing.T) {
