@@ -779,19 +779,19 @@ func TestSharedGaugesAreNotSummed(t *testing.T) {
 // the code writes, or the beginning of one.
 func TestRunbooksQuoteTheLog(t *testing.T) {
 	t.Parallel()
-	written := ""
+	var written strings.Builder
 	for _, s := range moduleSources(t) {
 		if s.isTest() {
 			continue
 		}
 		ast.Inspect(s.syntax, func(n ast.Node) bool {
 			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
-				written += text.Value + "\n"
+				written.WriteString(text.Value + "\n")
 			}
 			return true
 		})
 	}
-	quoted := 0
+	messages, quoted := written.String(), 0
 	for _, alert := range alerts(t) {
 		p := readPage(t, "docs/runbooks/"+alert+".md")
 		for line := range strings.Lines(p.text) {
@@ -800,7 +800,7 @@ func TestRunbooksQuoteTheLog(t *testing.T) {
 			}
 			for _, m := range quoteForm.FindAllStringSubmatch(codeForm.ReplaceAllString(line, ""), -1) {
 				quoted++
-				if !strings.Contains(written, `"`+m[1]) {
+				if !strings.Contains(messages, `"`+m[1]) {
 					t.Errorf("%s quotes %q, which the program does not write", p.file, m[1])
 				}
 			}
