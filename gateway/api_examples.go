@@ -108,7 +108,7 @@ var callbackKinds = []struct {
 	{"payment_request", "Something happened to a payment request", "The type is payment_request. and the type of an event; further ones may come.", CallbackRequestData{}, nil},
 	{"callback_endpoint", "An endpoint was made, changed, deleted, switched off or tested", "", CallbackEndpointData{},
 		[]string{callbackCreated, callbackUpdated, callbackDeleted, callbackDisabled, callbackTest}},
-	{"merchant", "The gateway was started with other settings of the merchant", "", CallbackSettingsData{}, []string{settingsChanged}},
+	{"merchant", "The gateway works with other settings of the merchant, from a start or a new configuration on", "", CallbackSettingsData{}, []string{settingsChanged}},
 	{"reset", "Events may be missing", "Read the lists of payment requests again.", CallbackResetData{}, []string{callbackReset}},
 }
 
