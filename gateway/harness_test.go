@@ -3,7 +3,7 @@ package main
 // The harness of the tests that run the gateway as a child process, against a
 // real Redis and the simulated world over real HTTP:
 //
-//	s := newRig(t, aSingleRedis(t))         // or aCluster(t): Redis, the world, the public address
+//	s := newRig(t, aPlainRedis(t))          // Redis, the world, the public address; see also aSingleRedis, aCluster
 //	g := s.startGateway()                   // a child process; several may run behind one public address
 //	g.kill()                                // SIGKILL; startGateway starts another
 //	id, err := s.ask(asked{...})           // the agent asks for a payment
@@ -11,7 +11,7 @@ package main
 //	c.follow("/p/"); c.open(); c.token(card); c.charge(token); c.viewReceipt()
 //	s.request(id); s.eventTypes(id); s.charges()    // what everyone sees afterwards
 //	s.await("what", func() bool {...})      // polls until it is so; fails the test when it takes too long
-//	s.store.hold(...)                       // holds one commit, see redistest.Proxy; s.world.Faults holds calls
+//	s.store.hold(...)                       // holds one commit, see aSingleRedis and redistest.Proxy; s.world.Faults holds calls
 //
 // The gateway child is this test binary, executed again with runAsGateway in its
 // environment, so that the race detector watches it and nothing has to be
@@ -90,6 +90,12 @@ type rigRedis struct {
 	addresses []string
 	cluster   bool
 	hold      func(match func([]string) bool, when redistest.When) *redistest.Held
+}
+
+// aPlainRedis is the redis-server that tests share, with nothing before it: for
+// rigs of whose commands none is held.
+func aPlainRedis(t *testing.T) rigRedis {
+	return rigRedis{addresses: []string{redistest.Shared(t).Addr}}
 }
 
 // aSingleRedis starts a redis-server behind a proxy. Rigs may share it.

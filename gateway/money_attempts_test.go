@@ -8,17 +8,10 @@ import (
 	"sync"
 	"testing"
 
-	"paythread/conversations/redistest"
 	"paythread/simulator"
 	"paythread/simulator/cybersource"
 	"paythread/simulator/faults"
 )
-
-// aPlainRedis is a redis-server that nothing stands before: for crowds, from
-// whose commands none is to be held.
-func aPlainRedis(t *testing.T) rigRedis {
-	return rigRedis{addresses: []string{redistest.Shared(t).Addr}}
-}
 
 // A crowd is many browsers with the card form of one payment request open, half
 // of them at each of two gateways. Every card is entered once and submitted from
