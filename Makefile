@@ -10,7 +10,7 @@ PACKAGES = ./...
 
 # Two packages at a time: each may run several Redis servers or a browser, and
 # more of them at once on a small machine only wait for each other.
-TEST_FLAGS = -race -timeout 15m -p 2 -parallel 6
+TEST_FLAGS = -race -timeout 9m -p 2 -parallel 6
 
 # The race detector makes garbage dear; the tests have memory and no time.
 export GOGC = 400
