@@ -32,10 +32,10 @@ func (all objects) texts(t *testing.T) map[string]string {
 	return found
 }
 
-// pods are the kinds that make one; every other kind stands beside them.
+// everyPod are the kinds that make pods, everyKind all that the chart makes.
 const (
-	everyPod = "Deployment Job Pod"
-	all      = everyPod + " Service ConfigMap ServiceAccount Ingress NetworkPolicy PodDisruptionBudget HorizontalPodAutoscaler ServiceMonitor PrometheusRule"
+	everyPod  = "Deployment Job Pod"
+	everyKind = everyPod + " Service ConfigMap ServiceAccount Ingress NetworkPolicy PodDisruptionBudget HorizontalPodAutoscaler ServiceMonitor PrometheusRule"
 )
 
 // list and object are values as a file of values gives them.
@@ -65,7 +65,7 @@ var arrivals = []struct {
 	{"tolerations", list{object{"key": "planted"}}, `"tolerations":[{"key":"planted"}]`, everyPod},
 	{"affinity", object{"nodeAffinity": object{"preferredDuringSchedulingIgnoredDuringExecution": list{object{"weight": 7, "preference": object{}}}}}, `"weight":7`, everyPod},
 	{"podSecurityContext.fsGroup", 4242, `"fsGroup":4242`, everyPod},
-	{"commonLabels", object{"planted": "x"}, `"planted":"x"`, all},
+	{"commonLabels", object{"planted": "x"}, `"planted":"x"`, everyKind},
 	{"podLabels", object{"planted": "x"}, `"planted":"x"`, "Deployment"},
 	{"podAnnotations", object{"planted": "x"}, `"planted":"x"`, "Deployment"},
 	{"deploymentAnnotations", object{"planted": "x"}, `"planted":"x"`, "Deployment"},
@@ -108,8 +108,8 @@ var arrivals = []struct {
 	{"dashboard.labels", object{"planted": "x"}, `"planted":"x"`, "ConfigMap"},
 	{"serviceAccount.name", "planted", `"planted"`, "Deployment Pod ServiceAccount"},
 	{"serviceAccount.annotations", object{"planted": "x"}, `"planted":"x"`, "ServiceAccount"},
-	{"nameOverride", "planted", "acceptance-planted", all},
-	{"fullnameOverride", "planted", `"name":"planted`, all},
+	{"nameOverride", "planted", "acceptance-planted", everyKind},
+	{"fullnameOverride", "planted", `"name":"planted`, everyKind},
 	{"config.log.level", "debug", "level: debug", "ConfigMap"},
 }
 
