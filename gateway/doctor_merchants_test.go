@@ -69,6 +69,10 @@ func TestDoctorMerchants(t *testing.T) {
 		t.Errorf("a platform that cannot be made:\n%s", out.String())
 	}
 	out.Reset()
+	if !examine(t.Context(), &out, nil, merchantExams(cfg, nil, endpoints)) || !strings.Contains(out.String(), "warn  callback ce_off ") {
+		t.Errorf("an endpoint that is switched off holds up a start where nobody is asked:\n%s", out.String())
+	}
+	out.Reset()
 	if !examine(t.Context(), &out, nil, merchantExams(cfg, nil, nil)) || !strings.Contains(out.String(), "not asked") {
 		t.Errorf("without calls:\n%s", out.String())
 	}

@@ -63,7 +63,9 @@ func senderExams(cfg *Config, adapter adapterMaker, states senderStates) []exam 
 			heading := fmt.Sprintf("sender %s (%s at %s, merchant %s)", s.ID, s.Channel, s.Provider, s.Merchant.ID)
 			exams = append(exams, exam{heading, secretsOf(s), []func(context.Context) []namedFinding{
 				func(context.Context) []namedFinding { return []namedFinding{lookAtAddress(s)} },
-				func(ctx context.Context) []namedFinding { return lookAtState(ctx, s, states, time.Now()) },
+				func(ctx context.Context) []namedFinding {
+					return hearsay(lookAtState(ctx, s, states, time.Now()), adapter == nil)
+				},
 				func(ctx context.Context) []namedFinding { return askProvider(ctx, s, adapter, examLeave) },
 			}})
 		}
