@@ -16,7 +16,7 @@ func (a *App) drain(ctx context.Context) {
 	if a.cancel == nil || a.config.Drain == 0 {
 		return // it never started, or nobody stands in front
 	}
-	a.log.Info("the gateway is about to stop, and waits until nobody sends it calls", "drain", a.config.Drain)
+	a.log.Info("the gateway is about to stop, and waits until nobody sends it calls", "drain", a.config.Drain.String())
 	wait := time.NewTimer(a.config.Drain)
 	defer wait.Stop()
 	select {
