@@ -362,11 +362,17 @@ func TestStreamsAreHandedOver(t *testing.T) {
 	b.call(apiCall{method: "GET", path: "/v1/payment-requests/" + other + "/events", token: token, header: header}).problem(t, 404, "not_found", "")
 	b.call(apiCall{method: "GET", path: "/v1/events", token: token, header: header}).problem(t, 403, "forbidden", "not_granted")
 	b.call(apiCall{method: "GET", path: "/v1/events", token: acmeKey, header: map[string]string{"Accept": "*/*"}}).want(t, 200)
+	stream := map[string]string{"Accept": eventStreamType}
+	for _, path := range []string{"/v1/events?lastEventId=7", "/v1/events?after=8", "/v1/events?after=8&lastEventId=7"} {
+		b.call(apiCall{method: "GET", path: path, token: acmeKey, header: stream}).want(t, 200)
+	}
+	b.call(apiCall{method: "GET", path: "/v1/events?lastEventId=7", token: acmeKey, header: map[string]string{"Accept": "application/json"}}).problem(t, 422, "invalid", "", "lastEventId")
+	b.call(apiCall{method: "GET", path: "/v1/events?since=7", token: acmeKey, header: stream}).problem(t, 422, "invalid", "", "since")
 	b.call(apiCall{method: "GET", path: "/v1/events", token: acmeKey, header: map[string]string{"Accept": "text/html"}}).problem(t, http.StatusNotAcceptable, "invalid", "not_acceptable")
 
 	b.streams.mu.Lock()
 	defer b.streams.mu.Unlock()
-	if got := fmt.Sprint(b.streams.of); got != fmt.Sprintf("[%s acme]", id) {
+	if got := fmt.Sprint(b.streams.of); got != fmt.Sprintf("[%s acme acme acme acme]", id) {
 		t.Fatalf("streamed %s", got)
 	}
 	claims, err := b.sessions.Verify(token)
@@ -379,5 +385,10 @@ func TestStreamsAreHandedOver(t *testing.T) {
 	}
 	if !second.Until.IsZero() || second.LastEventID != "" || len(second.Header) != 1 {
 		t.Errorf("options of a server's stream %+v", second)
+	}
+	for i, want := range [][2]string{{"7", "lastEventId"}, {"8", "after"}, {"7", "lastEventId"}} {
+		if o := b.streams.options[2+i]; o.LastEventID != want[0] || o.Field != want[1] {
+			t.Errorf("a stream goes on after %q of %q, want %q", o.LastEventID, o.Field, want)
+		}
 	}
 }

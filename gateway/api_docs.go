@@ -36,6 +36,7 @@ func (a *api) describeEvents() {
 	}
 	text := &huma.Schema{Type: huma.TypeString}
 	limit := &huma.Param{Name: "limit", In: "query", Description: "Of a page; missing: 100.", Schema: integer(1, maxEventsAtOnce)}
+	sameAsHeader := "Of a stream: the same as Last-Event-ID, from clients that stand in for EventSource. The header goes first."
 	stream := "\n\nAsked for text/event-stream, which is what a caller gets who does not say, the events come as they happen: `id`, `event: payment_request`, and in `data` one event in one line of JSON. Comments (`: hb`) keep the connection alive. Browsers stream with fetch, since EventSource cannot send Authorization."
 	answer := func(page *huma.Schema, more ...string) map[string]*huma.Response {
 		answers := map[string]*huma.Response{
@@ -56,7 +57,8 @@ func (a *api) describeEvents() {
 		Parameters: []*huma.Param{
 			{Name: "id", In: "path", Required: true, Description: "Of the payment request.", Schema: text},
 			{Name: "Last-Event-ID", In: "header", Description: "Of a stream: the number of the last event that was seen.", Schema: integer(0, 0)},
-			{Name: "after", In: "query", Description: "Of a page: the number of the last event that was seen.", Schema: integer(0, 0)},
+			{Name: lastEventParameter, In: "query", Description: sameAsHeader, Schema: integer(0, 0)},
+			{Name: "after", In: "query", Description: "The number of the last event that was seen: of a page, or of a stream that says nothing else.", Schema: integer(0, 0)},
 			limit,
 		},
 		Responses: answer(schema(EventList{}), "404"),
@@ -66,7 +68,8 @@ func (a *api) describeEvents() {
 		Summary: "Follow all payment requests of the merchant", Description: "For servers, and for agent sessions with the grant read_all. The id of an event is an opaque place in the feed; `event: reset` says that events are missing, and to read the lists again." + stream,
 		Parameters: []*huma.Param{
 			{Name: "Last-Event-ID", In: "header", Description: "Of a stream: the id of the last event that was seen; missing: from now on.", Schema: text},
-			{Name: "after", In: "query", Description: "Of a page: last of the page before; missing: an empty page with the present place.", Schema: text},
+			{Name: lastEventParameter, In: "query", Description: sameAsHeader, Schema: text},
+			{Name: "after", In: "query", Description: "`last` of the page before; missing: an empty page with the present place. A stream goes on from there if it says nothing else.", Schema: text},
 			limit,
 		},
 		Responses: answer(schema(MerchantEventList{})),

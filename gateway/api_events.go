@@ -36,16 +36,15 @@ func (a *api) showRequestEvents(c *fiber.Ctx) (err error) {
 	defer recovered(&err)
 	ctx := c.UserContext()
 	who := callOf(ctx)
-	if err := onlyParameters(c); err != nil {
+	stream, err := wantsStream(c)
+	if err != nil {
 		return err
 	}
 	r, err := a.requestFor(ctx, who, strings.Clone(c.Params("id")), grantReadAll)
 	if err != nil {
 		return err
 	}
-	if stream, err := wantsStream(c); err != nil {
-		return err
-	} else if stream {
+	if stream {
 		return a.streams.serveRequestEvents(c, r, a.streamOptions(who, c))
 	}
 	limit, err := limitOf(c)
@@ -76,12 +75,11 @@ func (a *api) showMerchantEvents(c *fiber.Ctx) (err error) {
 	if err := who.needs(grantReadAll); err != nil {
 		return err
 	}
-	if err := onlyParameters(c); err != nil {
+	stream, err := wantsStream(c)
+	if err != nil {
 		return err
 	}
-	if stream, err := wantsStream(c); err != nil {
-		return err
-	} else if stream {
+	if stream {
 		return a.streams.serveMerchantEvents(c, who.merchant.ID, a.streamOptions(who, c))
 	}
 	limit, err := limitOf(c)
@@ -119,25 +117,44 @@ func (a *api) showMerchantEvents(c *fiber.Ctx) (err error) {
 }
 
 // wantsStream tells whether a caller wants events as they happen: who does not
-// say gets a stream.
+// say gets a stream. Parameters that are not known then are refused, as in
+// every other call.
 func wantsStream(c *fiber.Ctx) (bool, error) {
 	switch c.Accepts(eventStreamType, fiber.MIMEApplicationJSON) {
 	case eventStreamType:
-		return true, nil
+		return true, onlyParameters(c, "after", "limit", lastEventParameter)
 	case fiber.MIMEApplicationJSON:
-		return false, nil
+		return false, onlyParameters(c, "after", "limit")
 	}
 	return false, errNotAcceptable
 }
 
+// lastEventParameter is how clients say Last-Event-ID that stand in for the
+// browser's EventSource and avoid the header, which costs a preflight.
+const lastEventParameter = "lastEventId"
+
+// lastEvent returns after which event a stream goes on, and the field that says
+// so: what the client saw of the stream itself, or a place that it has from a
+// page.
+func lastEvent(c *fiber.Ctx) (id, field string) {
+	if id := c.Get("Last-Event-ID"); id != "" {
+		return strings.Clone(id), "Last-Event-ID"
+	}
+	for _, name := range []string{lastEventParameter, "after"} {
+		if id := c.Query(name); id != "" {
+			return strings.Clone(id), name
+		}
+	}
+	return "", ""
+}
+
 var errNotAcceptable = badRequest(fiber.StatusNotAcceptable, "not_acceptable", "events come as text/event-stream or application/json")
 
-// onlyParameters refuses parameters that the calls for events do not know, as
-// every other call does.
-func onlyParameters(c *fiber.Ctx) error {
+// onlyParameters refuses parameters that are not among the known ones.
+func onlyParameters(c *fiber.Ctx, known ...string) error {
 	var unknown []FieldProblem
 	for _, name := range slices.Sorted(maps.Keys(c.Queries())) {
-		if !slices.Contains([]string{"after", "limit"}, name) {
+		if !slices.Contains(known, name) {
 			unknown = append(unknown, FieldProblem{Field: clipped(name), Message: humaWords["unknown query parameter"], Location: "query." + clipped(name)})
 		}
 	}
@@ -159,7 +176,8 @@ func limitOf(c *fiber.Ctx) (int, error) {
 func (a *api) streamOptions(who *call, f *fiber.Ctx) streamOptions {
 	// What still needs stays as long as the stream: it holds no more than that.
 	authorization, origin, merchantID := strings.Clone(f.Get(fiber.HeaderAuthorization)), strings.Clone(f.Get(fiber.HeaderOrigin)), who.merchant.ID
-	o := streamOptions{Header: who.cors, LastEventID: strings.Clone(f.Get("Last-Event-ID")), Caller: streamCaller{
+	last, field := lastEvent(f)
+	o := streamOptions{Header: who.cors, LastEventID: last, Field: field, Caller: streamCaller{
 		id: who.secret, most: a.config().Events.StreamsPerKey,
 		still: func() bool {
 			now, err := a.admit(authorization, origin)

@@ -174,9 +174,9 @@ func (c *EventsConfig) field() field {
 			"A comment goes out after this time of silence. Many proxies cut a connection after 30 or 60 seconds without a byte."),
 		number(&c.Queue, 1, 10000, "queue", "64",
 			"Events that may wait for a slow reader. With more the stream is cut; the reader resumes where it was."),
-		number(&c.StreamsPerToken, 1, 1000, "streams_per_token", "20",
+		number(&c.StreamsPerToken, 1, 100000, "streams_per_token", "1000",
 			"Streams that one agent session token may have open at a time in each process. A further one is answered with 429."),
-		number(&c.StreamsPerKey, 1, 1000000, "streams_per_key", "1000",
+		number(&c.StreamsPerKey, 1, 1000000, "streams_per_key", "20000",
 			"The same of one API key. A server needs a single stream: GET /v1/events has all payment requests of the merchant."),
 	)
 }

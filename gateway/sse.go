@@ -51,7 +51,8 @@ type streams struct {
 type streamOptions struct {
 	Header      [][2]string // to carry over into the answer, such as those of CORS
 	Until       time.Time   // end of the token, zero for none
-	LastEventID string
+	LastEventID string      // after which the stream goes on, "" for its beginning
+	Field       string      // of the call, in which LastEventID stands
 	Caller      streamCaller
 }
 
@@ -120,7 +121,7 @@ func (s *streams) serveRequestEvents(c *fiber.Ctx, r *conversations.PaymentReque
 	if o.LastEventID != "" {
 		n, err := strconv.ParseInt(o.LastEventID, 10, 64)
 		if err != nil || n < 0 {
-			return conversations.Invalid("Last-Event-ID", "this is not the number of an event; leave the header out to begin at the first")
+			return conversations.Invalid(o.Field, "this is not the number of an event; leave it out to begin at the first")
 		}
 		after = n
 	}

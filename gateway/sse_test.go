@@ -123,7 +123,7 @@ func startStreams(t *testing.T, s *conversations.Store, o streamServerOptions) *
 	app := fiber.New(fiber.Config{DisableStartupMessage: true, Immutable: true, ErrorHandler: problemHandler(log)})
 	app.Server().KeepHijackedConns = o.keep
 	options := func(c *fiber.Ctx) streamOptions {
-		return streamOptions{Header: o.header, Until: o.until, LastEventID: c.Get("Last-Event-ID"), Caller: o.caller}
+		return streamOptions{Header: o.header, Until: o.until, LastEventID: c.Get("Last-Event-ID"), Field: "Last-Event-ID", Caller: o.caller}
 	}
 	app.Get("/requests/:id", func(c *fiber.Ctx) error {
 		r, err := s.Request(c.Context(), c.Params("id"))
