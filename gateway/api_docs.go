@@ -136,7 +136,11 @@ func (a *api) registerDocs(router fiber.Router) {
 			c.Set(fiber.HeaderCacheControl, "public, max-age=300")
 			c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 			c.Set(fiber.HeaderContentSecurityPolicy, docsPolicy)
-			return c.Send(pages[i])
+			page := pages[i]
+			if here := a.config().MerchantsAt(c.Hostname()); len(here) > 0 {
+				page = bytes.Replace(page, []byte(docsTryAt+docsExample), []byte(docsTryAt+template.HTMLEscapeString(here[0].PublicURL)), 1)
+			}
+			return c.Send(page)
 		})
 	}
 }
@@ -200,7 +204,12 @@ type docsField struct {
 	Required                                          bool
 }
 
-const docsTry = `curl https://pay.example/v1/payment-requests \
+// docsTry is a call to try. Where a merchant is served under the page's host, it
+// goes there.
+const (
+	docsTryAt   = "curl "
+	docsExample = "https://pay.example"
+	docsTry     = docsTryAt + docsExample + `/v1/payment-requests \
   -H 'Authorization: Bearer YOUR-API-KEY' \
   -H 'Content-Type: application/json' \
   -H "Idempotency-Key: $(uuidgen)" \
@@ -208,6 +217,7 @@ const docsTry = `curl https://pay.example/v1/payment-requests \
        "subtotal":{"value":"129.57","currency":"ZAR"},
        "tax":{"value":"19.43","currency":"ZAR"},
        "total":{"value":"149.00","currency":"ZAR"}}'`
+)
 
 // docsWords makes HTML of a description: words in backquotes are code, lines
 // that begin with a dash are a list, and the page of problems is a link.
@@ -379,7 +389,19 @@ func docsFieldOf(name string, s *huma.Schema, required bool) docsField {
 	}
 	f.Limits = strings.Join(limits, " ")
 	if len(s.Examples) > 0 {
-		f.Example = fmt.Sprint(s.Examples[0])
+		f.Example = exampleText(s.Examples[0])
 	}
 	return f
+}
+
+// exampleText writes an example as it is sent, a word without its quotes.
+func exampleText(v any) string {
+	if word, ok := v.(string); ok {
+		return word
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic("gateway: " + err.Error()) // a mistake in the program
+	}
+	return string(text)
 }

@@ -130,6 +130,13 @@ func TestDocsPages(t *testing.T) {
 	if found := regexp.MustCompile("[^\n]{0,40}`[^\n]{0,40}").FindString(reference); found != "" {
 		t.Errorf("the marks of a description are shown: %s", found)
 	}
+	if strings.Contains(reference, "map[") || !strings.Contains(reference, "<code>{&#34;branch&#34;:&#34;Paarl&#34;}</code>") {
+		t.Error("an example of an object is not written as it is sent")
+	}
+	there := b.call(apiCall{method: "GET", path: "/docs", host: farHost}).raw
+	if !strings.Contains(there, "curl https://"+farHost+"/v1/payment-requests") || !strings.Contains(reference, "curl https://"+sharedHost+"/v1/payment-requests") {
+		t.Error("the call to try does not go where the page came from")
+	}
 	examples, err := readExamples(openAPIExamples)
 	if err != nil {
 		t.Fatal(err)
