@@ -67,7 +67,10 @@ func TestStopFinishesWhatItHas(t *testing.T) {
 	}
 	<-stopped
 	s.startGateway()
-	s.awaitEvent(id, "receipt_delivered")
+	// What the company said of its delivery came while nobody was there, and is
+	// not said twice: the phone tells.
+	s.await("the receipt's link on the phone", func() bool { return c.viewReceipt() == nil })
+	s.awaitEvent(id, "receipt_viewed")
 	if made := s.charges(); len(made.Standing) != 1 {
 		t.Errorf("charged: %v", made.Standing)
 	}
