@@ -124,8 +124,7 @@ func TestAuditAge(t *testing.T) {
 	t.Parallel()
 	store, b := &heldRequests{}, &books{}
 	j := newTestAudit(store, map[string]platforms.Platform{"acme": b, "late": &books{}, "plain": struct{ platforms.Platform }{}}, silent)
-	began := j.store.Now().Add(-time.Hour)
-	j.ended["acme"], j.ended["late"] = began, began
+	store.late = time.Hour
 	age := func() map[string]float64 {
 		ages := map[string]float64{}
 		registry := prometheus.NewRegistry()
@@ -157,8 +156,10 @@ func TestAuditAge(t *testing.T) {
 	b.down = context.Canceled
 	j.auditInTurn(t.Context(), "acme")
 	is("broken off", map[string]float64{"every": 3600, "acme": 3600, "late": 3600})
-	if n := testutil.ToFloat64(j.metrics.audits.WithLabelValues("done")); n != 0 {
-		t.Errorf("%v audits are counted as done", n)
+	for outcome, want := range map[string]float64{"done": 0, "failed": 1} {
+		if n := testutil.ToFloat64(j.metrics.audits.WithLabelValues(outcome)); n != want {
+			t.Errorf("%v audits are counted as %s, want %v", n, outcome, want)
+		}
 	}
 	b.down = nil
 	j.auditInTurn(t.Context(), "acme")

@@ -25,6 +25,7 @@ type heldRequests struct {
 	refuse   *conversations.Error            // answered to every event
 	down     error                           // returned by everything
 	wait     time.Duration                   // answered by Throttle
+	late     time.Duration                   // how long after auditNow it is
 	asked    []string                        // throttles
 	pages    []*conversations.PaymentRequest // of Requests
 
@@ -55,7 +56,7 @@ func (h *heldRequests) Throttle(_ context.Context, name string, _ conversations.
 	return h.wait, h.down
 }
 
-func (h *heldRequests) Now() time.Time { return auditNow }
+func (h *heldRequests) Now() time.Time { return auditNow.Add(h.late) }
 
 func (h *heldRequests) Apply(_ context.Context, contactID string, event conversations.Event, once conversations.Once) (conversations.Applied, error) {
 	h.mu.Lock()
