@@ -65,9 +65,17 @@ func TestCallbackCommands(t *testing.T) {
 		}
 		return len(taken)
 	}
-	if n := settle(); n != 2 {
-		t.Fatalf("%d are due", n)
+	// A command measures Redis's clock for itself: what it has queued may be due
+	// only in a moment by ours.
+	settles := func(want int) {
+		t.Helper()
+		settled := 0
+		eventually(t, fmt.Sprintf("%d are due", want), func() bool { settled += settle(); return settled >= want })
+		if settled != want {
+			t.Errorf("%d are due, want %d", settled, want)
+		}
 	}
+	settles(2)
 	if out := run(exitOK, "list"); !strings.Contains(out, "acme/erp") || !strings.Contains(out, "active") || !strings.Contains(out, "erp.example.com") || strings.Contains(out, "secret") {
 		t.Errorf("list: %s", out)
 	}
@@ -80,13 +88,11 @@ func TestCallbackCommands(t *testing.T) {
 	if out := run(exitFailed, "redeliver", "acme/erp", "evt_1", "evt_9"); !strings.Contains(out, "evt_1 queued") || !strings.Contains(out, "evt_9: there is no such delivery") {
 		t.Errorf("redeliver: %s", out)
 	}
-	if n := settle(); n != 1 {
-		t.Errorf("%d are due after a redelivery", n)
-	}
+	settles(1)
 	if out := run(exitOK, "replay", "--since", "1h", "--only-failed", "acme/erp"); !strings.Contains(out, "1 callback queued") {
 		t.Errorf("replay of what failed: %s", out)
 	}
-	settle()
+	settles(1)
 	since := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	if out := run(exitOK, "replay", "--since", since, "acme/erp"); !strings.Contains(out, "2 callbacks queued") {
 		t.Errorf("replay: %s", out)
@@ -101,9 +107,7 @@ func TestCallbackCommands(t *testing.T) {
 		t.Errorf("list: %s", out)
 	}
 	run(exitOK, "enable", "acme/erp")
-	if n := settle(); n != 2 {
-		t.Errorf("%d are due where it is switched on again", n)
-	}
+	settles(2)
 	for range 2 {
 		if out := run(exitOK, "reset"); !strings.Contains(out, "1 merchant") {
 			t.Errorf("reset: %s", out)
