@@ -286,6 +286,13 @@ func (b *backupStory) valueOf(client *redis.Client, key string) string {
 		b.must(err)
 		return fmt.Sprintf("%d %q", ends, fields) // a map is printed in order
 	}
+	if kind == "string" { // whose DUMP tells how it is encoded
+		value, err := client.Get(ctx, key).Result()
+		if !errors.Is(err, redis.Nil) {
+			b.must(err)
+			return fmt.Sprintf("%d %q", ends, value)
+		}
+	}
 	value, err := client.Dump(ctx, key).Result()
 	if errors.Is(err, redis.Nil) {
 		return "0 " // it has ended meanwhile
